@@ -1,0 +1,70 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8000
+STATE ?= .darkroom
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--python-version 3.11 --custom-compile-command "make lock" setup.cfg
+
+.PHONY: help demo up test lint format faults bench coverage lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PORT=$(PORT) STATE=$(STATE) PYTHON=$(PYTHON)"
+
+demo: $(VENV)/.runtime ## Draw two pictures on embedded real servers, from a fresh clone
+	@$(BIN)/darkroom demo --state "$(STATE)" --output demo-output
+
+up: $(VENV)/.runtime ## Serve on 127.0.0.1:$(PORT) until Ctrl-C
+	@$(BIN)/darkroom up --state "$(STATE)" --port $(PORT)
+
+test: $(VENV)/.dev ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg --no-cache
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+faults: $(VENV)/.dev ## Run the long fault tests: many kills under load
+	@$(BIN)/python -m pytest tests/faults --long $(ARGS)
+
+bench: $(VENV)/.dev ## Measure speed as ratios against bare baselines in the same minute
+	@$(BIN)/python -m bench $(ARGS)
+
+coverage: $(VENV)/.dev ## Run the tests and show which lines no test reached
+	@$(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage report
+
+lock: $(VENV)/.dev ## Resolve the newest versions that go together, with hashes
+	$(LOCK) --upgrade --extra embedded --output-file requirements.lock
+	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean: ## Delete what the other targets made, the state folder with all jobs and pictures included
+	@if [ -x $(BIN)/darkroom ]; then $(BIN)/darkroom discard --state "$(STATE)" --yes; fi
+	rm -rf $(VENV) build demo-output *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find app workers migrations tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Darkroom needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: requirements.lock setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what Darkroom needs (about half a minute) ..."
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing what its tests need ..."
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""One self-contained file per dialect, and what they share of HTTP."""

@@ -1,0 +1,4 @@
+from flask import Blueprint
+
+
+def blueprint(services): return Blueprint("docs", __name__)

@@ -1,0 +1,259 @@
+"""Outputs at stable URLs of ours: 404 before, 200 while, 410 after; and keeping them: persist.
+
+A URL holds 122 random bits and is its own permission, as an <img> tag can send no key. It is known before
+the image exists, so a 404 is never cached.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from flask import Blueprint, Response, redirect, request
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.datastructures import Range
+
+from app import retention
+from app.api import http
+from app.api.operations import Operation
+from app.api.services import SHORT_LINK, Services
+from app.db import outputs as rows
+from app.db.jobs import OutputRow
+from app.domain.spec import ImageFormat
+from app.errors import DarkroomError, Gone, InvalidFields, RangeNotSatisfiable, UnknownOutput
+from app.settings import Settings
+
+PREFIXES: Final = ("/outputs", "/v1/outputs")
+_NAME: Final = re.compile(r"([0-9a-f]{32})-(\d{1,3})\.(png|jpg)")
+
+
+class OutputShown(BaseModel):
+    """An output of yours; `expires_at` is null once it is persisted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Annotated[str, Field(examples=["img_0193f0a27c3b7e4d8a1b2c3d4e5f6071"])]
+    persisted: bool
+    expires_at: datetime | None
+    width: int
+    height: int
+    size: Annotated[int, Field(description="Bytes")]
+    sha256: str
+
+
+class Problem(BaseModel):
+    """One field that cannot stay as it is."""
+
+    field: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """What went wrong: a code for programs, a sentence for people, and the fields concerned."""
+
+    code: str
+    message: str
+    details: list[Problem]
+
+
+class ErrorShown(BaseModel):
+    """The shape of every error of Darkroom's own endpoints."""
+
+    error: ErrorBody
+
+
+def output_url(row: OutputRow, prefix: UUID, settings: Settings) -> str:
+    """Give the stable public URL of an output."""
+    base = settings.public_url or request.host_url
+    return f"{base.rstrip('/')}/outputs/{prefix.hex}-{row.index}.{ImageFormat(row.format).extension}"
+
+
+def present_error(error: DarkroomError) -> Response:
+    """Give any error in the shape of our own endpoints."""
+    problems = error.problems if isinstance(error, InvalidFields) else ()
+    body = ErrorShown(
+        error=ErrorBody(
+            code=error.code,
+            message=error.message,
+            details=[Problem(field=p.field, message=p.message) for p in problems],
+        )
+    )
+    return http.json_response(body.model_dump(mode="json"), error.http_status)
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Give the endpoints, bound to a web process's services."""
+    made = Blueprint("outputs", __name__)
+
+    @made.get("/outputs/<name>")
+    def download(name: str) -> Response:
+        row = _find_by_name(name, services)
+        if services.settings.s3_public_endpoint:
+            return _redirected(row, services)
+        return _streamed(row, services)
+
+    @made.post("/v1/outputs/<output_id>/persist")
+    def persist(output_id: str) -> Response:
+        holder = services.enter(bearer=True)
+        return _shown(
+            retention.persist(services.database, _parse_id(output_id), account_id=holder.account_id)
+        )
+
+    @made.delete("/v1/outputs/<output_id>/persist")
+    def release(output_id: str) -> Response:
+        holder = services.enter(bearer=True)
+        return _shown(
+            retention.release(
+                services.settings, services.database, _parse_id(output_id), account_id=holder.account_id
+            )
+        )
+
+    return made
+
+
+def _find_by_name(name: str, services: Services) -> OutputRow:
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise UnknownOutput
+    with services.database.autocommit() as tx:
+        row = rows.by_name(tx, prefix=UUID(hex=parts[1]), index=int(parts[2]))
+    if row is None or ImageFormat(row.format).extension != parts[3]:
+        raise UnknownOutput("There is no output here, or not yet.")
+    if row.expired:
+        when = (row.purged_at or row.expires_at).astimezone(UTC)
+        verb = "was deleted" if row.purged_at else "expired"
+        raise Gone(f"This output {verb} at {when:%Y-%m-%dT%H:%M:%SZ}; persist outputs to keep them.")
+    return row
+
+
+def _streamed(row: OutputRow, services: Services) -> Response:
+    """The bytes, or the range asked for, straight from the store in small chunks."""
+    answer = Response(mimetype=ImageFormat(row.format).media_type)
+    answer.set_etag(row.sha256)
+    answer.accept_ranges = "bytes"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Content-Disposition"] = f'inline; filename="{_filename(row)}"'
+    answer.headers["Cache-Control"] = f"private, max-age={_seconds_left(row)}"
+    answer.last_modified = None
+    offset, length = 0, row.size
+    if request.if_none_match.contains(row.sha256):
+        answer.status_code = 304
+        return answer
+    if (asked := _asked_range(row)) is not None:
+        offset, end = asked
+        length = end - offset
+        answer.status_code = 206
+        answer.headers["Content-Range"] = f"bytes {offset}-{end - 1}/{row.size}"
+    answer.content_length = length
+    if request.method != "HEAD":
+        stream = services.storage.open_range(row.key, offset=offset, length=length)
+        answer.response = stream
+        answer.call_on_close(stream.close)
+    return answer
+
+
+def _asked_range(row: OutputRow) -> tuple[int, int] | None:
+    """First byte and end (exclusive) asked for; None for the whole. Several ranges get the whole, as RFC 9110 allows.
+
+    Raises:
+        RangeNotSatisfiable: the range begins beyond the end.
+    """
+    asked: Range | None = request.range
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return None
+    if request.if_range.etag is not None and request.if_range.etag != row.sha256:
+        return None
+    if request.if_range.date is not None:
+        return None
+    found = asked.range_for_length(row.size)
+    if found is None:
+        raise RangeNotSatisfiable(f"This output has {row.size} bytes.")
+    return found
+
+
+def _redirected(row: OutputRow, services: Services) -> Response:
+    """A presigned link that never outlives the output."""
+    left = (row.expires_at - datetime.now(UTC)) if row.persisted_at is None else SHORT_LINK
+    link = services.storage.presigned_get(
+        row.key,
+        expires=min(SHORT_LINK, left),
+        filename=_filename(row),
+        media_type=ImageFormat(row.format).media_type,
+    )
+    answer = redirect(link, code=302)
+    answer.headers["Cache-Control"] = "no-store"
+    assert isinstance(answer, Response)
+    return answer
+
+
+def _seconds_left(row: OutputRow) -> int:
+    hour = 3600
+    if row.persisted_at is not None:
+        return hour
+    return max(0, min(hour, int((row.expires_at - datetime.now(UTC)).total_seconds())))
+
+
+def _filename(row: OutputRow) -> str:
+    return f"{row.id.hex}.{ImageFormat(row.format).extension}"
+
+
+def _parse_id(shown: str) -> UUID:
+    try:
+        return UUID(hex=shown.removeprefix("img_"))
+    except ValueError:
+        raise UnknownOutput from None
+
+
+def _shown(row: OutputRow) -> Response:
+    body = OutputShown(
+        id=f"img_{row.id.hex}",
+        persisted=row.persisted_at is not None,
+        expires_at=None if row.persisted_at else row.expires_at,
+        width=row.width,
+        height=row.height,
+        size=row.size,
+        sha256=row.sha256,
+    )
+    return http.json_response(body.model_dump(mode="json"))
+
+
+_ERRORS: Final = dict.fromkeys((401, 403, 404, 410, 429, 503), ErrorShown)
+_TAG: Final = "Outputs"
+OPERATIONS: Final = (
+    Operation(
+        method="GET",
+        path="/outputs/{name}",
+        summary="Download an output",
+        description="The URL from a completed job. 404 before the image exists, 410 after it expired.",
+        answers={
+            200: "image/png",
+            206: "image/png",
+            302: None,
+            304: None,
+            404: ErrorShown,
+            410: ErrorShown,
+            416: ErrorShown,
+            503: ErrorShown,
+        },
+        secured=False,
+        tag=_TAG,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/outputs/{id}/persist",
+        summary="Keep an output for ever",
+        description="410 when it has expired; harmless when repeated.",
+        answers={200: OutputShown, **_ERRORS},
+        bearer=True,
+        tag=_TAG,
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/outputs/{id}/persist",
+        summary="Let an output expire again",
+        description="It expires at its old time, or a full retention from now when that has passed.",
+        answers={200: OutputShown, **_ERRORS},
+        bearer=True,
+        tag=_TAG,
+    ),
+)

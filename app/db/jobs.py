@@ -1,0 +1,338 @@
+"""The guarded statements: insert, claim, heartbeat, settle, retry, release, rescue.
+
+Each repeats its condition in the UPDATE and says through its result whether it held. Whatever a worker
+writes carries `attempt` as the fence: a worker presumed dead that wakes up finds no row. Only the
+database's clock is used. Each writes the job and its event in one statement, so in autocommit each is a
+transaction of its own and costs one round trip.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy.engine import Connection
+
+from app.domain.job import MAX_CRASHES, Reason, Status, sources
+
+
+def _sql_list(statuses: frozenset[Status]) -> str:
+    return "(" + ", ".join(f"'{status}'" for status in sorted(statuses)) + ")"
+
+
+FROM_TO_PROCESSING: Final = _sql_list(sources(Status.PROCESSING))
+FROM_TO_COMPLETED: Final = _sql_list(sources(Status.COMPLETED))
+FROM_TO_QUEUED: Final = _sql_list(sources(Status.QUEUED))
+_UNLEASED: Final = "lease_owner = NULL, lease_until = NULL, deadline_at = NULL"
+
+
+def to_json(value: object) -> str:
+    """Give JSON text for a `jsonb` parameter."""
+    return orjson.dumps(value).decode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A job this process now owns, until its lease runs out."""
+
+    job_id: UUID
+    account_id: UUID
+    created_at: datetime
+    attempt: int
+    failures: int
+    max_attempts: int
+    provider: str
+    model: str
+    spec: dict[str, Any]
+
+
+_CLAIM: Final = f"""
+WITH claimed AS (
+    UPDATE jobs SET status = 'processing', attempt = attempt + 1, started_at = now(), progress = 0,
+           lease_owner = %(worker)s, lease_until = now() + %(lease)s, deadline_at = now() + %(deadline)s
+    WHERE id = %(job_id)s AND status IN {FROM_TO_PROCESSING} AND run_at <= now()
+          AND cancel_requested_at IS NULL
+    RETURNING id AS job_id, account_id, created_at, attempt, failures, max_attempts, provider, model, spec
+), event AS (
+    INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker)
+    SELECT job_id, 'queued', 'processing', attempt, '{Reason.CLAIMED}', %(worker)s FROM claimed
+)
+SELECT * FROM claimed
+"""
+
+
+def claim(
+    tx: Connection, job_id: UUID, *, worker: str, lease: timedelta, deadline: timedelta
+) -> Claim | None:
+    """Take a queued job that is due; None when somebody else has it or it is not due.
+
+    Args:
+        worker: unique name of this process; written to `lease_owner`.
+        lease: how long the job stays ours without a heartbeat.
+        deadline: how long this attempt may take altogether.
+    """
+    row = tx.exec_driver_sql(
+        _CLAIM, {"job_id": job_id, "worker": worker, "lease": lease, "deadline": deadline}
+    ).first()
+    return None if row is None else Claim(**row._mapping)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What a heartbeat learned of one job that is still ours."""
+
+    cancel_requested: bool
+    overdue: bool
+
+
+_HEARTBEAT: Final = """
+UPDATE jobs SET progress = held.progress,
+       lease_until = CASE WHEN jobs.deadline_at > now() THEN now() + %(lease)s ELSE jobs.lease_until END
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(progress)s::real[]) AS held (id, attempt, progress)
+WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.status = 'processing'
+RETURNING jobs.id, jobs.cancel_requested_at IS NOT NULL AS cancel_requested,
+          jobs.deadline_at <= now() AS overdue
+"""
+
+
+def heartbeat(
+    tx: Connection, held: Sequence[tuple[UUID, int, float]], *, lease: timedelta
+) -> dict[UUID, Beat]:
+    """Renew the leases of the jobs a process runs; those missing from the answer are no longer its own.
+
+    Args:
+        held: job id, attempt and progress (0 to 1) of each.
+        lease: how long they stay ours from now; not renewed for a job past its deadline.
+    """
+    rows = tx.exec_driver_sql(
+        _HEARTBEAT,
+        {
+            "ids": [job_id for job_id, _, _ in held],
+            "attempts": [attempt for _, attempt, _ in held],
+            "progress": [progress for _, _, progress in held],
+            "lease": lease,
+        },
+    )
+    return {row.id: Beat(cancel_requested=row.cancel_requested, overdue=row.overdue) for row in rows}
+
+
+_COMPLETE: Final = f"""
+WITH won AS (
+    UPDATE jobs SET status = 'completed', finished_at = now(), progress = 1, error_code = NULL,
+           error_message = NULL, {_UNLEASED}
+    WHERE id = %(job_id)s AND status IN {FROM_TO_COMPLETED} AND attempt = %(attempt)s
+    RETURNING id, account_id, attempt
+), placed AS (
+    INSERT INTO outputs (id, job_id, account_id, attempt, index, key, sha256, size, width, height, format,
+                         seed, expires_at)
+    SELECT o.id, won.id, won.account_id, won.attempt, o.index, o.key, o.sha256, o.size, o.width, o.height,
+           o.format, o.seed, now() + %(retention)s
+    FROM won, jsonb_to_recordset(%(outputs)s::jsonb)
+         AS o (id uuid, index int, key text, sha256 text, size bigint, width int, height int, format text,
+               seed bigint)
+), event AS (
+    INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
+    SELECT id, 'processing', 'completed', attempt, '{Reason.COMPLETED}', %(worker)s, %(detail)s::jsonb
+    FROM won
+)
+SELECT count(*) AS won FROM won
+"""
+
+
+def settle_completed(
+    tx: Connection,
+    job_id: UUID,
+    *,
+    attempt: int,
+    worker: str,
+    outputs: Sequence[dict[str, object]],
+    retention: timedelta,
+    detail: dict[str, object],
+) -> bool:
+    """Make an attempt's outputs the job's, visible from this statement on; False when the job moved on.
+
+    Args:
+        outputs: one dict per image with the columns id, index, key, sha256, size, width, height, format, seed.
+        retention: how long they are served unless persisted.
+        detail: kept with the event, for instance seconds per stage.
+    """
+    parameters = {
+        "job_id": job_id,
+        "attempt": attempt,
+        "worker": worker,
+        "outputs": to_json(outputs),
+        "retention": retention,
+        "detail": to_json(detail),
+    }
+    return bool(tx.exec_driver_sql(_COMPLETE, parameters).scalar_one())
+
+
+_END: Final = f"""
+WITH ended AS (
+    UPDATE jobs SET status = %(to_status)s, error_code = %(error_code)s, error_message = %(error_message)s,
+           finished_at = CASE WHEN %(to_status)s = 'queued' THEN NULL ELSE now() END,
+           run_at = CASE WHEN %(to_status)s = 'queued' THEN now() + %(delay)s ELSE run_at END,
+           dispatched_at = CASE WHEN %(to_status)s = 'queued' THEN NULL ELSE dispatched_at END,
+           failures = failures + %(charge)s, {_UNLEASED}
+    WHERE id = %(job_id)s AND status = 'processing' AND attempt = %(attempt)s
+    RETURNING id, attempt
+), event AS (
+    INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
+    SELECT id, 'processing', %(to_status)s, attempt, %(reason)s, %(worker)s, %(detail)s::jsonb FROM ended
+)
+SELECT count(*) AS ended FROM ended
+"""
+
+
+def end_attempt(
+    tx: Connection,
+    job_id: UUID,
+    *,
+    attempt: int,
+    worker: str,
+    to_status: Status,
+    reason: Reason,
+    charge: bool,
+    error_code: str | None = None,
+    error_message: str | None = None,
+    delay: timedelta = timedelta(0),
+    detail: dict[str, object] | None = None,
+) -> bool:
+    """End an attempt without a result: failed, cancelled, or back to queued; False when the job moved on.
+
+    Args:
+        charge: whether the attempt counts against `max_attempts`; a drain does not.
+        delay: for queued: how long until the job is due again.
+    """
+    assert to_status in {Status.QUEUED, Status.FAILED, Status.CANCELLED}
+    parameters = {
+        "job_id": job_id,
+        "attempt": attempt,
+        "worker": worker,
+        "to_status": to_status.value,
+        "reason": reason.value,
+        "charge": int(charge),
+        "error_code": error_code,
+        "error_message": error_message,
+        "delay": delay,
+        "detail": to_json(detail) if detail else None,
+    }
+    return bool(tx.exec_driver_sql(_END, parameters).scalar_one())
+
+
+def hand_back(tx: Connection, job_id: UUID) -> None:
+    """Undo the dispatch of a job nobody claimed, so that relay sends another wake-up for it."""
+    tx.exec_driver_sql(
+        "UPDATE jobs SET dispatched_at = NULL WHERE id = %(job_id)s AND status = 'queued'",
+        {"job_id": job_id},
+    )
+
+
+_RESCUE: Final = f"""
+WITH silent AS (
+    SELECT id, crashes + 1 AS crashes, failures + 1 AS failures, attempt, lease_owner,
+           deadline_at <= now() AS overdue,
+           crashes + 1 >= {MAX_CRASHES} OR failures + 1 >= max_attempts AS spent
+    FROM jobs WHERE status = 'processing' AND lease_until < now()
+    ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), rescued AS (
+    UPDATE jobs SET
+        status = CASE WHEN overdue OR spent THEN 'failed' ELSE 'queued' END,
+        finished_at = CASE WHEN overdue OR spent THEN now() END,
+        error_code = CASE WHEN overdue THEN 'timeout' WHEN spent THEN 'worker_crashed' ELSE 'lease_lost' END,
+        error_message = CASE WHEN overdue THEN 'The job ran longer than its deadline allows.'
+            WHEN spent THEN 'The worker died ' || silent.crashes || ' times while it ran this job.'
+            ELSE 'The worker fell silent; the job is tried again.' END,
+        crashes = silent.crashes, failures = silent.failures,
+        run_at = now(), dispatched_at = NULL, {_UNLEASED}
+    FROM silent
+    WHERE jobs.id = silent.id AND jobs.status = 'processing' AND jobs.lease_until < now()
+    RETURNING jobs.id, jobs.status, jobs.attempt, jobs.error_code, silent.lease_owner
+), event AS (
+    INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
+    SELECT id, 'processing', status, attempt, '{Reason.LEASE_LOST}', lease_owner,
+           jsonb_build_object('error_code', error_code) FROM rescued
+)
+SELECT count(*) FILTER (WHERE status = 'queued') AS requeued,
+       count(*) FILTER (WHERE status = 'failed') AS failed FROM rescued
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescued:
+    """How many jobs of silent workers became due again, and how many failed for good."""
+
+    requeued: int
+    failed: int
+
+
+def rescue(tx: Connection, *, limit: int = 500) -> Rescued:
+    """Give back the jobs whose lease ran out; those that crashed too often, or are overdue, fail."""
+    row = tx.exec_driver_sql(_RESCUE, {"limit": limit}).one()
+    return Rescued(requeued=row.requeued, failed=row.failed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """A job as its owner sees it."""
+
+    id: UUID
+    status: Status
+    operation: str
+    model: str
+    queue: str
+    output_prefix: UUID
+    progress: float
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    spec: dict[str, Any]
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRow:
+    """An output, with what is needed to serve it."""
+
+    id: UUID
+    job_id: UUID
+    index: int
+    key: str
+    sha256: str
+    size: int
+    width: int
+    height: int
+    format: str
+    seed: int
+    state: str
+    expires_at: datetime
+    persisted_at: datetime | None
+    purged_at: datetime | None
+    expired: bool
+
+
+def find_job(tx: Connection, job_id: UUID, *, account_id: UUID) -> JobRow | None:
+    """Give an account's job; None when there is no such job or it is somebody else's."""
+    row = tx.exec_driver_sql(
+        "SELECT id, status, operation, model, queue, output_prefix, progress, error_code, error_message, "
+        "created_at, started_at, finished_at, spec, attempt FROM jobs "
+        "WHERE id = %(job_id)s AND account_id = %(account_id)s",
+        {"job_id": job_id, "account_id": account_id},
+    ).first()
+    if row is None:
+        return None
+    fields = {**row._mapping, "status": Status(row.status)}
+    return JobRow(**fields)
+
+
+def attempt_won(tx: Connection, job_id: UUID, *, attempt: int) -> bool:
+    """Whether this attempt completed the job: asked when the answer to the settle got lost."""
+    row = tx.exec_driver_sql(
+        "SELECT 1 FROM jobs WHERE id = %(job_id)s AND status = 'completed' AND attempt = %(attempt)s",
+        {"job_id": job_id, "attempt": attempt},
+    ).first()
+    return row is not None

@@ -1,0 +1,88 @@
+"""What somebody wants, in nobody's dialect. Field names are those of diffusers' pipelines."""
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_SEED: Final = 2**63 - 1
+"""Largest seed: what Postgres' bigint holds; torch takes up to 2**64 - 1."""
+MAX_PROMPT: Final = 10_000
+"""Longest prompt in characters. Text encoders cut at 77 to 512 tokens; this only bounds the row."""
+
+
+class Operation(StrEnum):
+    """What is done; each model of the catalogue says which of these it can do."""
+
+    TEXT_TO_IMAGE = "text_to_image"
+    IMAGE_TO_IMAGE = "image_to_image"
+    INPAINT = "inpaint"
+
+
+class ImageFormat(StrEnum):
+    """How an output is encoded."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+
+    @property
+    def extension(self) -> str:
+        """File name extension without the dot."""
+        return "jpg" if self is ImageFormat.JPEG else self.value
+
+    @property
+    def media_type(self) -> str:
+        """Content-Type of the encoded bytes."""
+        return f"image/{self.value}"
+
+
+class StoredImage(BaseModel):
+    """An input image that already lies in our store, as it was uploaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+
+class JobSpec(BaseModel):
+    """A complete wish: frozen, validated, versioned, stored as JSONB in `jobs.spec`.
+
+    Sizes are pixels. Unlike a request it holds no defaults to be guessed later: intake fills in the
+    model's, and draws a seed when none was given, so that every attempt of a job draws the same picture.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec_version: Literal[1] = 1
+    operation: Operation
+    model: str
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT)] = ""
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    num_inference_steps: Annotated[int, Field(ge=1, le=500)]
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    num_images: Annotated[int, Field(ge=1, le=16)] = 1
+    output_format: ImageFormat = ImageFormat.PNG
+    image: StoredImage | None = None
+    mask_image: StoredImage | None = None
+
+    @model_validator(mode="after")
+    def _inputs_fit_the_operation(self) -> Self:
+        needed = {
+            Operation.TEXT_TO_IMAGE: (False, False),
+            Operation.IMAGE_TO_IMAGE: (True, False),
+            Operation.INPAINT: (True, True),
+        }[self.operation]
+        if (self.image is not None, self.mask_image is not None) != needed:
+            raise ValueError(f"{self.operation} has the wrong input images")
+        return self
+
+    def seed_of(self, index: int) -> int:
+        """Give the seed of image `index` (from 0): consecutive, wrapping at the largest seed."""
+        return (self.seed + index) % (MAX_SEED + 1)

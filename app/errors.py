@@ -1,0 +1,279 @@
+"""Everything that can go wrong, drawn as a tree.
+
+DarkroomError                      code, http_status, retryable, retry_after
+├─ RequestError                    the caller must change the request; 4xx
+│  ├─ MalformedBody                400
+│  ├─ Unauthenticated              401
+│  ├─ AccountDisabled              403
+│  ├─ NotFound                     404
+│  │  ├─ UnknownJob
+│  │  ├─ UnknownOutput
+│  │  └─ UnknownModel
+│  ├─ MethodNotAllowed             405
+│  ├─ Gone                         410
+│  ├─ BodyTooLarge                 413
+│  ├─ UnsupportedMedia             415
+│  ├─ RangeNotSatisfiable          416
+│  ├─ InvalidFields                422
+│  ├─ IdempotencyMismatch          422
+│  ├─ RateLimited                  429, retry_after
+│  └─ QueueFull                    429, retry_after
+├─ Unavailable                     503: a part of ours is away; the same request works later
+│  ├─ DatabaseDown
+│  ├─ BrokerDown
+│  └─ StorageDown
+├─ ObjectMissing                   the store holds no such key
+├─ ObjectCorrupt                   the store's bytes are not the ones the row promises
+├─ ProviderError                   a provider did not deliver
+│  ├─ ProviderDown                 retryable
+│  └─ ProviderRefused
+├─ AttemptEnded                    the attempt must stop; says nothing about the picture
+│  ├─ Lost                         the row moved on without us
+│  ├─ CancelRequested
+│  ├─ DeadlineExceeded
+│  └─ Draining
+└─ SetupError                      this machine or its settings cannot run Darkroom; carries the remedy
+
+A leaf's docstring is its default message, so a reader of a log sees the sentence a reader of the code sees.
+Foreign exceptions never cross `db`, `storage`, `broker` or a provider: they are raised as one of these.
+"""
+
+import inspect
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+class DarkroomError(Exception):
+    """Something went wrong that has no better name."""
+
+    code = "internal_error"
+    """Stable machine-readable name, lower snake case; dialects may re-spell it."""
+    http_status = 500
+    retryable = False
+    """Whether the same attempt may succeed later without anybody changing anything."""
+
+    def __init__(self, message: str | None = None, *, retry_after: timedelta | None = None) -> None:
+        self.message = message or (inspect.getdoc(type(self)) or "").split("\n", 1)[0]
+        self.retry_after = retry_after
+        super().__init__(self.message)
+
+
+class RequestError(DarkroomError):
+    """The request cannot be fulfilled as it is."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
+class MalformedBody(RequestError):
+    """The body is not valid JSON; send one JSON object in UTF-8."""
+
+    code = "malformed_body"
+
+
+class Unauthenticated(RequestError):
+    """No valid API key was sent; put one into the X-API-Key header."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class AccountDisabled(RequestError):
+    """This account is disabled; ask your Darkroom operator."""
+
+    code = "account_disabled"
+    http_status = 403
+
+
+class NotFound(RequestError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class UnknownJob(NotFound):
+    """No job of yours has this id."""
+
+    code = "job_not_found"
+
+
+class UnknownOutput(NotFound):
+    """No output has this id."""
+
+    code = "output_not_found"
+
+
+class UnknownModel(NotFound):
+    """No model has this id; GET /v1/models lists them."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """This address does not answer that method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class Gone(RequestError):
+    """This output has expired and was deleted."""
+
+    code = "gone"
+    http_status = 410
+
+
+class BodyTooLarge(RequestError):
+    """The request body is larger than this address accepts."""
+
+    code = "body_too_large"
+    http_status = 413
+
+
+class UnsupportedMedia(RequestError):
+    """This address does not read that Content-Type."""
+
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class RangeNotSatisfiable(RequestError):
+    """The requested byte range lies outside the output."""
+
+    code = "range_not_satisfiable"
+    http_status = 416
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldProblem:
+    """One field that cannot stay as it is: its public name, and a sentence that names the remedy."""
+
+    field: str
+    message: str
+
+
+class InvalidFields(RequestError):
+    """Some fields have values that cannot be used."""
+
+    code = "invalid_fields"
+    http_status = 422
+
+    def __init__(self, *problems: FieldProblem) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems) or None)
+
+
+class IdempotencyMismatch(RequestError):
+    """This Idempotency-Key was used before with another body; use a fresh key for a new request."""
+
+    code = "idempotency_mismatch"
+    http_status = 422
+
+
+class RateLimited(RequestError):
+    """Too many requests with this API key; wait for the reset and send the request again."""
+
+    code = "rate_limited"
+    http_status = 429
+
+
+class QueueFull(RequestError):
+    """Too many unfinished jobs on this account; wait until some have ended."""
+
+    code = "queue_full"
+    http_status = 429
+
+
+class Unavailable(DarkroomError):
+    """A part of Darkroom is away; the same request will work later."""
+
+    code = "unavailable"
+    http_status = 503
+    retryable = True
+
+
+class DatabaseDown(Unavailable):
+    """The database does not answer; the same request will work later."""
+
+    code = "database_unavailable"
+
+
+class BrokerDown(Unavailable):
+    """The broker does not answer; jobs wait in Postgres and are released when it is back."""
+
+    code = "broker_unavailable"
+
+
+class StorageDown(Unavailable):
+    """The object store does not answer; the same request will work later."""
+
+    code = "storage_unavailable"
+
+
+class ObjectMissing(DarkroomError):
+    """The object store holds no object under this key."""
+
+    code = "object_missing"
+
+
+class ObjectCorrupt(DarkroomError):
+    """The object store's bytes differ from the ones that were written."""
+
+    code = "object_corrupt"
+    retryable = True
+
+
+class ProviderError(DarkroomError):
+    """The provider did not deliver an image."""
+
+    code = "provider_failed"
+
+
+class ProviderDown(ProviderError):
+    """The provider does not answer at the moment."""
+
+    code = "provider_unavailable"
+    retryable = True
+
+
+class ProviderRefused(ProviderError):
+    """The provider cannot fulfil this spec."""
+
+    code = "provider_refused"
+
+
+class AttemptEnded(DarkroomError):
+    """This attempt must stop."""
+
+    code = "attempt_ended"
+
+
+class Lost(AttemptEnded):
+    """The job's row moved on without this attempt; its result is dropped."""
+
+    code = "lost"
+
+
+class CancelRequested(AttemptEnded):
+    """Somebody asked to cancel the job."""
+
+    code = "cancelled"
+
+
+class DeadlineExceeded(AttemptEnded):
+    """The job ran longer than its deadline allows."""
+
+    code = "timeout"
+
+
+class Draining(AttemptEnded):
+    """The worker is shutting down and gave the job back."""
+
+    code = "drained"
+
+
+class SetupError(DarkroomError):
+    """Darkroom cannot run here as it is set up."""
+
+    code = "setup"

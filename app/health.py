@@ -1,0 +1,96 @@
+"""Is everything there that a running Darkroom needs? Asked by /readyz and by `darkroom doctor`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from app import dispatch
+from app.broker import Broker
+from app.db import Database, migrate, queues, workers
+from app.domain import catalog
+from app.errors import BrokerDown, DarkroomError, DatabaseDown, SetupError
+from app.settings import Settings
+from app.storage import Storage
+
+_OLD_WAIT: Final = 60.0
+"""Seconds a job may wait in a queue with live workers before doctor speaks of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found; `remedy` says what to do when it is not well."""
+
+    name: str
+    well: bool
+    says: str
+    remedy: str = ""
+
+
+def ready(database: Database, storage: Storage) -> list[Finding]:
+    """Check what a web process needs to accept a job: Postgres on the right level, and the store."""
+    return [_checked("database", lambda: _level_of(database)), _checked("store", lambda: _store(storage))]
+
+
+def examine(settings: Settings, *, database: Database, storage: Storage, broker: Broker) -> list[Finding]:
+    """Check everything: connections, migration level, every queue and the workers behind it."""
+    findings = [
+        _checked("database", lambda: _level_of(database)),
+        _checked("store", lambda: _store(storage)),
+        _checked("broker", lambda: Finding(name="broker", well=True, says=broker.ping())),
+    ]
+    if findings[0].well:
+        findings += _queues(settings, database)
+    return findings
+
+
+def _checked(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except DatabaseDown as error:
+        return Finding(name=name, well=False, says=error.message, remedy=_remedy("DATABASE_URL"))
+    except BrokerDown as error:
+        return Finding(name=name, well=False, says=error.message, remedy=_remedy("BROKER_URL"))
+    except (DarkroomError, SetupError) as error:
+        return Finding(name=name, well=False, says=error.message, remedy=_remedy("S3_ENDPOINT"))
+
+
+def _remedy(setting: str) -> str:
+    return f"start it, or correct DARKROOM_{setting}; for a local stack: darkroom up"
+
+
+def _level_of(database: Database) -> Finding:
+    with database.autocommit() as tx:
+        version = tx.exec_driver_sql("SHOW server_version").scalar_one()
+        found = tx.exec_driver_sql("SELECT to_regclass('alembic_version') IS NOT NULL").scalar_one()
+        level = tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if found else None
+    needed = migrate.newest_level()
+    if level != needed:
+        says = f"PostgreSQL {version}, schema level {level or 'none'}, needed {needed}"
+        return Finding(name="database", well=False, says=says, remedy="darkroom migrate")
+    return Finding(name="database", well=True, says=f"PostgreSQL {version}, schema level {level}")
+
+
+def _store(storage: Storage) -> Finding:
+    storage.check()
+    return Finding(name="store", well=True, says="bucket reachable, key accepted")
+
+
+def _queues(settings: Settings, database: Database) -> list[Finding]:
+    names = dispatch.all_queues(catalog.load(settings.models_file))
+    with database.autocommit() as tx:
+        loads = queues.loads(tx)
+        alive = workers.list_workers(tx)
+    return [_queue(name, loads.get(name), alive) for name in names]
+
+
+def _queue(name: str, load: queues.QueueLoad | None, alive: list[workers.WorkerRow]) -> Finding:
+    limit = queues.ALIVE_WITHIN.total_seconds()
+    count = sum(1 for w in alive if name in w.queues and not w.draining and w.silent_seconds < limit)
+    waiting = load.queued if load else 0
+    says = f"{count} workers, {waiting} waiting, {load.processing if load else 0} running"
+    if count == 0:
+        remedy = f"celery -A workers worker -Q {name}"
+        return Finding(name=f"queue {name}", well=False, says=says, remedy=remedy)
+    if load is not None and load.oldest_seconds > _OLD_WAIT:
+        says += f", the oldest for {load.oldest_seconds:.0f} s"
+    return Finding(name=f"queue {name}", well=True, says=says)

@@ -1,0 +1,145 @@
+"""`darkroom up`: the servers and every process of Darkroom on one machine, until Ctrl-C."""
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from app import auth, settings
+from app.broker import UPKEEP
+from app.db import Database, accounts, connect, migrate, workers
+from app.domain import catalog
+from app.errors import DatabaseDown
+from app.local.child import Program
+from app.local.stack import Stack
+from app.local.supervisor import Event, Happened, http_ready
+from app.settings import Settings, environment_of_child
+from app.storage import open_store
+
+KEY_FILE = "api-key"
+"""File in the state folder with the first account's API key."""
+HOST = "127.0.0.1"
+
+
+def run(state: Path, *, port: int, out: Console) -> None:
+    """Serve on 127.0.0.1 until SIGINT or SIGTERM, then stop everything in reverse order.
+
+    Raises:
+        SetupError: something does not start; the message says why and what to do.
+    """
+    with Stack.open(state, on_event=lambda event: tell(event, out)) as stack:
+        start_everything(stack, port=port)
+        url = f"http://{HOST}:{port}"
+        key_file = state / KEY_FILE
+        out.print(f"\n[bold]Darkroom serves on {url}[/bold] - API documentation: {url}/docs")
+        out.print(f"The first account's API key is in {key_file}\n")
+        out.print(example(url, key_file), markup=False)
+        out.print("\nCtrl-C stops everything; jobs and pictures stay in the state folder.")
+        stack.supervisor.run_until_stopped()
+        out.print("Stopping …")
+    out.print("Stopped.")
+
+
+def example(url: str, key_file: Path) -> str:
+    """Give a curl command ready to paste."""
+    return (
+        f"curl -s {url}/v1/images/generate \\\n"
+        f'  -H "X-API-Key: $(cat {key_file})" -H "Content-Type: application/json" \\\n'
+        """  -d '{"modelId": "sketch", "prompt": "misty mountains at sunrise, two birds"}'"""
+    )
+
+
+def tell(event: Event, out: Console) -> None:
+    """Print one line for what happened to a program."""
+    seconds = f"{event.took.total_seconds():.1f} s"
+    detail = f" ({event.detail})" if event.detail and event.what is not Happened.READY else ""
+    style = "red" if event.what is Happened.DIED else "dim"
+    out.print(f"[{style}]  {event.name:<16}{event.what:<10}{seconds:>8}[/{style}]{detail}")
+
+
+def start_everything(stack: Stack, *, port: int) -> Settings:
+    """Migrate, make bucket and first key, then start web, relay, a worker per queue, and beat.
+
+    Raises:
+        SetupError: a process does not start.
+    """
+    loaded = settings.load(stack.state)
+    migrate.upgrade(loaded.database_url.get_secret_value())
+    open_store(loaded).ensure_bucket()
+    database = connect(loaded, pool_size=2, application_name="darkroom up")
+    ensure_first_key(database, loaded, stack.state / KEY_FILE)
+    names = catalog.load(loaded.models_file).queues()
+    for name in [*names, UPKEEP]:
+        stack.supervisor.start(_worker(stack, name, database))
+    stack.supervisor.start(_program(stack, "relay", _darkroom("relay")))
+    stack.supervisor.start(_program(stack, "beat", [*_CELERY, "beat", "--loglevel=WARNING"]))
+    url = f"http://{HOST}:{port}/readyz"
+    web = _darkroom("web", "--host", HOST, "--port", str(port))
+    stack.supervisor.start(_program(stack, "web", web, ready=lambda: http_ready(url)))
+    return loaded
+
+
+def ensure_first_key(database: Database, loaded: Settings, key_file: Path) -> None:
+    """Make the first account's key, the preset one or a random one, and write it to `key_file` (0600).
+
+    A file that still holds a valid key is left as it is.
+
+    Raises:
+        SetupError: the preset key was revoked.
+    """
+    secret_key = loaded.secret_key.get_secret_value()
+    with database.transaction() as tx:
+        key = auth.ensure_bootstrap_key(tx, loaded)
+        if key is None and key_file.exists():
+            kept = key_file.read_text().strip()
+            key = kept if accounts.find_key(tx, auth.digest(kept, secret_key=secret_key)) else None
+        if key is None:
+            new = auth.create_key(tx, account=auth.FIRST_ACCOUNT, name="first key", secret_key=secret_key)
+            assert new is not None
+            key = new.key
+    key_file.touch(mode=0o600)
+    key_file.write_text(key + "\n")
+
+
+_CELERY = [sys.executable, "-m", "celery", "-A", "workers"]
+
+
+def _darkroom(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from app.cli import main; main()", *words]
+
+
+def _worker(stack: Stack, queue: str, database: Database) -> Program:
+    pool = ["-P", "threads", "-c", "1"] if queue == UPKEEP else ["-P", "prefork", "-c", "2"]
+    argv = [
+        *_CELERY,
+        *("worker", "-Q", queue, "-n", f"{queue}@%h", *pool),
+        *("--without-gossip", "--without-mingle", "--loglevel=INFO"),
+    ]
+    return _program(stack, f"worker {queue}", argv, ready=lambda: _is_served(database, queue))
+
+
+def _is_served(database: Database, queue: str) -> bool:
+    try:
+        with database.autocommit() as tx:
+            return any(queue in row.queues and row.silent_seconds < 1 for row in workers.list_workers(tx))
+    except DatabaseDown:
+        return False
+
+
+def _program(
+    stack: Stack, name: str, argv: list[str], *, ready: Callable[[], bool] = lambda: True
+) -> Program:
+    return Program(
+        name=name,
+        argv=argv,
+        environment=environment_of_child(
+            **stack.environment, DARKROOM_STATE=str(stack.state), PYTHONUNBUFFERED="1"
+        ),
+        ready=ready,
+        ready_within=timedelta(seconds=60),
+        stop_within=timedelta(seconds=30),
+        log=stack.state / "logs" / f"{name.replace(' ', '-')}.log",
+        cwd=stack.state,
+    )

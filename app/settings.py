@@ -1,0 +1,160 @@
+"""Every knob, its unit and its default; the only reader of the environment.
+
+A setting is an environment variable `DARKROOM_<NAME>`, or a line in the `darkroom.env` file that
+`darkroom up` writes into its state folder. Durations are ISO 8601 (`PT24H`) or a number of seconds.
+"""
+
+import os  # the one place that may
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import SetupError
+
+ENV_FILE = "darkroom.env"
+"""Name of the file in a state folder that tells other commands where that stack's servers are."""
+DEFAULT_STATE = Path(".darkroom")
+
+PositiveSeconds = Annotated[timedelta, Field(gt=timedelta(0))]
+
+
+class Settings(BaseSettings):
+    """All settings of all processes; frozen, so that what was checked at start stays true."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", frozen=True, extra="ignore")
+
+    # Servers
+    database_url: SecretStr = Field(
+        description="PostgreSQL 15 or newer: postgresql://user:password@host:port/name"
+    )
+    broker_url: SecretStr = Field(description="RabbitMQ (amqp://…) or Valkey/Redis (redis://…) for Celery")
+    broker_queue_type: Literal["classic", "quorum"] = Field(
+        "quorum", description="Type of the queues declared on RabbitMQ; Valkey has only one"
+    )
+    s3_endpoint: str = Field(description="The S3 store, with scheme: http://host:port")
+    s3_access_key: SecretStr = Field(description="Access key of the S3 store")
+    s3_secret_key: SecretStr = Field(description="Secret key of the S3 store")
+    s3_bucket: str = Field("darkroom", description="Bucket for inputs and outputs; created when missing")
+    s3_region: str = Field("us-east-1", description="Region named in S3 signatures")
+    s3_public_endpoint: str | None = Field(
+        None,
+        description="Address of the S3 store as customers see it; set it to redirect downloads to "
+        "short-lived presigned links instead of streaming them through web",
+    )
+    secret_key: SecretStr = Field(
+        description="At least 32 random characters; keys the digests of stored API keys", min_length=32
+    )
+
+    state: Path = Field(DEFAULT_STATE, description="Folder for what a process keeps between two starts")
+
+    # Web
+    public_url: str | None = Field(
+        None, description="Base URL customers use, without a trailing slash; default: the request's host"
+    )
+    bootstrap_api_key: SecretStr | None = Field(
+        None,
+        description="API key of the first account, at least 16 characters; lets a service keep its key",
+        min_length=16,
+    )
+    web_threads: int = Field(64, ge=2, le=512, description="Requests that one web process serves at a time")
+    web_processes: int = Field(1, ge=1, le=64, description="Web processes under one `darkroom web`")
+    max_json_bytes: int = Field(256 * 1024, ge=1024, description="Largest JSON body, bytes")
+    max_upload_bytes: int = Field(25 * 1024 * 1024, ge=1024, description="Largest multipart body, bytes")
+    max_image_pixels: int = Field(16_777_216, ge=4096, description="Largest input image, pixels")
+    rate_limit_per_minute: int = Field(
+        600, ge=1, description="Requests per API key and minute, counted in each web process"
+    )
+    max_unfinished_jobs: int = Field(
+        10_000, ge=1, description="Queued and running jobs per account before submits answer 429"
+    )
+
+    # Jobs
+    models_file: Path | None = Field(None, description="Catalogue to use instead of the built-in models.yaml")
+    lease: PositiveSeconds = Field(
+        timedelta(seconds=30), description="How long a silent worker keeps a job before it is rescued"
+    )
+    job_deadline: PositiveSeconds = Field(
+        timedelta(minutes=10), description="Longest an attempt may run before the job fails with `timeout`"
+    )
+    max_attempts: int = Field(5, ge=1, le=100, description="Charged attempts before a job fails for good")
+    drain_grace: PositiveSeconds = Field(
+        timedelta(seconds=20), description="After SIGTERM: how long running jobs may take to finish"
+    )
+    retention: PositiveSeconds = Field(
+        timedelta(hours=24), description="How long an output nobody persisted is served"
+    )
+    purge_grace: timedelta = Field(
+        timedelta(minutes=15), description="How long after its expiry an output's object is deleted"
+    )
+    purge_every: PositiveSeconds = Field(timedelta(minutes=5), description="How often beat starts a purge")
+
+    # Relay
+    relay_poll: PositiveSeconds = Field(
+        timedelta(seconds=1), description="How long relay sleeps when nobody rings"
+    )
+    relay_batch: int = Field(100, ge=1, le=1000, description="Jobs released per queue in one statement")
+    redispatch_after: PositiveSeconds = Field(
+        timedelta(seconds=10), description="Age at which a wake-up missing from the broker is sent again"
+    )
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record")
+    log_format: Literal["console", "json"] = Field("console", description="json for machines")
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if self.lease >= self.job_deadline:
+            raise ValueError(
+                f"DARKROOM_LEASE ({self.lease}) must be shorter than DARKROOM_JOB_DEADLINE ({self.job_deadline})"
+            )
+        return self
+
+    @property
+    def heartbeat(self) -> timedelta:
+        """Interval of lease renewals: a third of the lease, so that two may be missed."""
+        return self.lease / 3
+
+
+def load(state: Path | None = None, **overrides: object) -> Settings:
+    """Give the settings from the environment, else from `darkroom.env` in the state folder.
+
+    Args:
+        state: the state folder; None takes DARKROOM_STATE, else `.darkroom` here.
+
+    Raises:
+        SetupError: a setting is missing or contradicts another; the message names each and the remedy.
+    """
+    folder = state or Path(os.environ.get("DARKROOM_STATE", DEFAULT_STATE))
+    try:
+        return Settings(_env_file=folder / ENV_FILE, state=folder, **overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        raise SetupError(_explain(error, folder)) from None
+
+
+def environment_of_child(**changes: str) -> dict[str, str]:
+    """Give this process's environment with `changes` laid over it, for a child process."""
+    return {**os.environ, **changes}
+
+
+def is_given(name: str) -> bool:
+    """Whether the environment itself (not a file) sets `DARKROOM_<NAME>`."""
+    return bool(os.environ.get(f"DARKROOM_{name.upper()}"))
+
+
+def _explain(error: ValidationError, state: Path) -> str:
+    missing = [str(e["loc"][0]).upper() for e in error.errors() if e["type"] == "missing"]
+    lines = [
+        f"DARKROOM_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+        for e in error.errors()
+        if e["type"] != "missing"
+    ]
+    if missing:
+        lines.append(
+            "not set: "
+            + ", ".join(f"DARKROOM_{name}" for name in missing)
+            + f". Start a local stack with `darkroom up --state {state}`, or set them to your own servers."
+        )
+    return "\n".join(lines)

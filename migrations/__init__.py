@@ -1,0 +1,1 @@
+"""The history of the schema; app/db/migrate.py runs it."""

@@ -1,0 +1,1 @@
+"""Darkroom's drawing side: takes jobs off queues and puts images into the store."""

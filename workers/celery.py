@@ -1,0 +1,190 @@
+"""The Celery app: queues, settings, timetable, and the life of a worker process.
+
+    celery -A workers worker -Q cpu                      one worker for one queue
+    celery -A workers beat                               the timetable; one is enough, two are harmless
+
+No result backend, no ETA, no retries, no events: the row in Postgres is the job, a message a wake-up.
+"""
+
+import mmap
+from typing import Any, Final
+
+from celery import Celery, signals
+
+from app import broker, dispatch, log
+from app.db import bell, connect
+from app.domain import catalog
+from app.process import die_with_parent
+from app.settings import Settings, load
+from app.storage import open_store
+from workers import providers
+from workers.leases import Leases
+from workers.runner import Runner
+
+_HARD_LIMIT_MARGIN: Final = 60
+"""Seconds past a job's deadline after which Celery kills a prefork child that does not listen at all."""
+
+
+def make_app(settings: Settings) -> Celery:
+    """Give the configured app; connects to nothing."""
+    made = Celery("darkroom", include=["workers.tasks"], set_as_current=False)
+    made.conf.update(_configuration(settings))
+    return made
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    url = settings.broker_url.get_secret_value()
+    names = dispatch.all_queues(catalog.load(settings.models_file))
+    return {
+        "broker_url": url,
+        "broker_transport_options": broker.transport_options(
+            url, visibility_timeout=settings.job_deadline * 2
+        ),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_heartbeat": 30,
+        "task_queues": [broker.declared_queue(name, queue_type=settings.broker_queue_type) for name in names],
+        "task_default_queue": broker.UPKEEP,
+        "task_default_exchange": "",
+        "task_create_missing_queues": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        # A worker takes from the broker only what it starts at once; the rest waits in Postgres.
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "task_time_limit": settings.job_deadline.total_seconds() + _HARD_LIMIT_MARGIN,
+        "task_publish_retry": False,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+        "worker_hijack_root_logger": False,
+        "worker_disable_rate_limits": True,
+        # A leak in an image library costs one child, not the worker.
+        "worker_max_tasks_per_child": 500,
+        "worker_max_memory_per_child": 1_500_000,
+        "beat_schedule": {
+            "purge": {"task": "purge", "schedule": settings.purge_every.total_seconds()},
+            "sweep": {"task": "sweep", "schedule": 3600.0},
+        },
+        "beat_schedule_filename": str(settings.state / "beat-schedule"),
+    }
+
+
+class WorkerProcess:
+    """What a process that runs jobs holds: a prefork child, or the main process of a thread pool.
+
+    Opened after the fork, since connections and threads do not survive one.
+    """
+
+    def __init__(self, settings: Settings, *, queues: list[str], slots: int) -> None:
+        self.settings = settings
+        self.database = connect(settings, pool_size=slots + 3, application_name="darkroom worker")
+        self.storage = open_store(settings)
+        self._doorbell = bell.Doorbell(self.database)
+        self._leases = Leases(
+            settings, self.database, queues=queues, slots=slots, is_draining=_drain_flag_is_up
+        )
+        self.runner = Runner(
+            settings,
+            database=self.database,
+            storage=self.storage,
+            providers=providers.load,
+            leases=self._leases,
+            doorbell=self._doorbell,
+        )
+
+    def open(self) -> None:
+        """Start the threads and announce the process, so that relay sends it work."""
+        self._doorbell.start()
+        self._leases.start()
+        self._doorbell.ring()
+
+    def close(self) -> None:
+        """Sign off."""
+        self.runner.close()
+        self._leases.stop()
+        self._doorbell.stop()
+        self.database.close()
+
+
+_drain_flag = mmap.mmap(-1, 1)
+"""One byte that main process and forked children share; written from a signal handler, so without a lock."""
+_process: WorkerProcess | None = None
+_main: dict[str, Any] = {}
+
+
+def _drain_flag_is_up() -> bool:
+    return _drain_flag[0] != 0
+
+
+def process() -> WorkerProcess:
+    """Give what this process holds.
+
+    Raises:
+        RuntimeError: it is not a Celery worker that has started.
+    """
+    if _process is None:
+        raise RuntimeError("tasks run only inside `celery -A workers worker`")
+    return _process
+
+
+def _open_process(*, slots: int) -> None:
+    global _process  # noqa: PLW0603 - Celery's signals have no other place to keep it
+    _process = WorkerProcess(app_settings(), queues=sorted(app.amqp.queues.consume_from), slots=slots)
+    _process.open()
+
+
+def _close_process() -> None:
+    global _process  # noqa: PLW0603 - see above
+    if _process is not None:
+        _process.close()
+        _process = None
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: object) -> None:
+    settings = app_settings()
+    log.configure(log_format=settings.log_format, level=settings.log_level)
+
+
+@signals.celeryd_after_setup.connect
+def _remember_pool(instance: Any, **_: object) -> None:
+    _main["slots"] = instance.concurrency
+    _main["forks"] = "prefork" in instance.pool_cls.__module__
+
+
+@signals.worker_process_init.connect
+def _open_child(**_: object) -> None:
+    die_with_parent()
+    _open_process(slots=1)
+
+
+@signals.worker_ready.connect
+def _open_main(**_: object) -> None:
+    if not _main["forks"]:
+        _open_process(slots=_main["slots"])
+
+
+@signals.worker_shutting_down.connect
+def _raise_drain_flag(**_: object) -> None:
+    _drain_flag[0] = 1
+
+
+@signals.worker_process_shutdown.connect
+def _close_child(**_: object) -> None:
+    _close_process()
+
+
+@signals.worker_shutdown.connect
+def _close_main(**_: object) -> None:
+    _close_process()
+
+
+_settings: Settings = load()
+app = make_app(_settings)
+"""What `celery -A workers` finds. The only import-time reading of settings: Celery gives no later moment."""
+
+
+def app_settings() -> Settings:
+    """Give the settings this process was started with."""
+    return _settings

@@ -1,0 +1,215 @@
+"""Keeps the leases of the jobs this process runs, and tells each when it must stop.
+
+One thread per process renews all leases in one statement, says that the process lives, and hands jobs back
+when it is drained. It never waits for a job: a job that does not listen loses its row all the same.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from app import __version__
+from app.db import Database, jobs, workers
+from app.db.jobs import Beat, Claim
+from app.domain.job import Reason, Status
+from app.errors import AttemptEnded, CancelRequested, DatabaseDown, DeadlineExceeded, Draining, Lost
+from app.log import get_logger
+from app.settings import Settings
+
+_TICK: Final = 0.25
+"""Seconds between two looks at the drain flag."""
+_OVERRUN: Final = 30.0
+"""Seconds a job may ignore its deadline before the whole process ends; its lease has run out by then."""
+_EXIT_OVERRUN: Final = 70
+
+log = get_logger(__name__)
+
+
+def worker_name() -> str:
+    """Give this process's unique name: host, process id and start, as a pid comes back after a restart."""
+    return f"{socket.gethostname()}:{os.getpid()}:{time.time_ns() // 1_000_000:x}"
+
+
+@dataclass
+class Held:
+    """A job this process runs."""
+
+    claim: Claim
+    share: float = 0.0
+    ended: AttemptEnded | None = None
+    overdue_since: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def check(self) -> None:
+        """Return while the attempt may go on.
+
+        Raises:
+            AttemptEnded: it must stop now: Lost, CancelRequested, DeadlineExceeded or Draining.
+        """
+        if self.ended is not None:
+            raise self.ended
+
+    def progress(self, share: float) -> None:
+        """Note the finished share, 0 to 1; written with the next heartbeat."""
+        self.share = min(1.0, max(0.0, share))
+
+    def end(self, why: AttemptEnded) -> None:
+        """Make `check` raise `why` from now on; the first reason stays."""
+        with self._lock:
+            self.ended = self.ended or why
+
+
+class Leases:
+    """The jobs of one worker process, and its heartbeat.
+
+    Args:
+        is_draining: asked four times a second; once True, the process claims nothing more, and what runs
+            longer than `drain_grace` is given back, uncharged.
+        slots: jobs this process can run at a time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        queues: Sequence[str],
+        slots: int,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self.worker = worker_name()
+        self._settings = settings
+        self._database = database
+        self._queues = queues
+        self._slots = slots
+        self._is_draining = is_draining
+        self._held: dict[UUID, Held] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._draining_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Announce the process and start the heartbeat."""
+        self._beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the heartbeat and sign off."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        try:
+            with self._database.autocommit() as tx:
+                workers.leave(tx, self.worker)
+        except DatabaseDown:
+            log.warning("worker_row_left_behind", worker=self.worker)
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process claims nothing more."""
+        return self._draining_since is not None or self._is_draining()
+
+    def hold(self, claim: Claim) -> Held:
+        """Keep this job's lease from now on."""
+        held = Held(claim)
+        with self._lock:
+            self._held[claim.job_id] = held
+        return held
+
+    def drop(self, job_id: UUID) -> None:
+        """Stop keeping this job's lease."""
+        with self._lock:
+            self._held.pop(job_id, None)
+
+    def _run(self) -> None:
+        next_beat = time.monotonic() + self._settings.heartbeat.total_seconds()
+        while not self._stop.wait(_TICK):
+            now = time.monotonic()
+            try:
+                self._drain_if_asked(now)
+                if now >= next_beat:
+                    self._beat()
+                    next_beat = now + self._settings.heartbeat.total_seconds()
+            except DatabaseDown as error:
+                log.warning("heartbeat_lost", error=error.code)
+            self._end_process_if_stuck(now)
+
+    def _beat(self) -> None:
+        held = self._snapshot()
+        with self._database.autocommit() as tx:
+            workers.beat(
+                tx,
+                self.worker,
+                queues=self._queues,
+                slots=self._slots,
+                busy=len(held),
+                warm_models=[],
+                version=__version__,
+                draining=self.draining,
+            )
+            if not held:
+                return
+            renewed = jobs.heartbeat(
+                tx,
+                [(h.claim.job_id, h.claim.attempt, h.share) for h in held],
+                lease=self._settings.lease,
+            )
+        for one in held:
+            self._judge(one, renewed.get(one.claim.job_id))
+
+    def _judge(self, held: Held, beat: Beat | None) -> None:
+        if beat is None:
+            held.end(Lost())
+        elif beat.overdue:
+            held.overdue_since = held.overdue_since or time.monotonic()
+            held.end(DeadlineExceeded())
+        elif beat.cancel_requested:
+            held.end(CancelRequested())
+
+    def _drain_if_asked(self, now: float) -> None:
+        if self._draining_since is None:
+            if not self._is_draining():
+                return
+            self._draining_since = now
+            log.info("draining", worker=self.worker, jobs=len(self._held))
+            self._beat()
+        if now - self._draining_since >= self._settings.drain_grace.total_seconds():
+            for held in self._snapshot():
+                self._give_back(held)
+
+    def _give_back(self, held: Held) -> None:
+        if held.ended is not None:
+            return
+        with self._database.autocommit() as tx:
+            given = jobs.end_attempt(
+                tx,
+                held.claim.job_id,
+                attempt=held.claim.attempt,
+                worker=self.worker,
+                to_status=Status.QUEUED,
+                reason=Reason.DRAINED,
+                charge=False,
+            )
+        held.end(Draining())
+        log.info("job_given_back", job_id=str(held.claim.job_id), given=given)
+
+    def _end_process_if_stuck(self, now: float) -> None:
+        for held in self._snapshot():
+            if held.overdue_since is not None and now - held.overdue_since > _OVERRUN:
+                log.error("process_ends", reason="a job ignores its deadline", job_id=str(held.claim.job_id))
+                os._exit(_EXIT_OVERRUN)
+
+    def _snapshot(self) -> list[Held]:
+        with self._lock:
+            return list(self._held.values())
+
+
+def wait_between(failures: int) -> timedelta:
+    """Give the pause before a statement is tried again while Postgres is away: 0.1 s doubling to 3.2 s."""
+    return timedelta(seconds=0.1 * (1 << min(failures, 5)))
