@@ -122,9 +122,7 @@ class KeyRing:
         known = self._known.get(fingerprint)
         holder = known[1] if known and known[0] > time.monotonic() else self._look_up(fingerprint)
         if holder is None:
-            raise Unauthenticated(
-                "This API key is not valid; check it for typing errors or ask for a new one."
-            )
+            raise Unauthenticated("This API key is not valid; check it for typing errors.")
         if holder.disabled:
             raise AccountDisabled
         return holder

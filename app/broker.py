@@ -99,7 +99,8 @@ class Broker:
         with self._errors_translated():
             channel = self._ready_producer(queue).channel
             bound: Any = declared_queue(queue, queue_type=self._queue_type)(channel)
-            return int(bound.queue_declare(passive=True).message_count)
+            # Not passive: kombu's Redis transport takes an empty queue for one that does not exist.
+            return int(bound.queue_declare().message_count)
 
     def ping(self) -> str:
         """Give the broker's name and version.

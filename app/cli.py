@@ -41,7 +41,7 @@ def _state_option(command: Callable[..., None]) -> Callable[..., None]:
         envvar="DARKROOM_STATE",
         default=DEFAULT_STATE,
         show_default=True,
-        help="State folder of a local stack; settings come from its darkroom.env unless the environment has them.",
+        help="State folder of a local stack; its darkroom.env gives what the environment does not.",
     )(command)
 
 
@@ -105,7 +105,7 @@ def relay(state: Path) -> None:
 @main.command(name="migrate")
 @_state_option
 def migrate_command(state: Path) -> None:
-    """Bring the database's schema to this version's level, and make DARKROOM_BOOTSTRAP_API_KEY and the bucket.
+    """Bring the database's schema to this version's level; make the bucket and the preset first key.
 
     Harmless when repeated, and when several start it at once.
     """
@@ -140,9 +140,7 @@ def purge(*, dry_run: bool, state: Path) -> None:
     purged = retention.purge(settings, database=database, storage=open_store(settings))
     out.print(f"Deleted {purged.deleted} objects; {purged.marked} were newly due.")
     if purged.failed:
-        raise click.ClickException(
-            f"The store refused to delete {purged.failed}; the next purge tries again."
-        )
+        raise click.ClickException(f"The store kept {purged.failed} objects; the next purge tries again.")
 
 
 @main.command()
@@ -160,6 +158,24 @@ def doctor(state: Path) -> None:
     out.print(table)
     if not all(finding.well for finding in findings):
         raise SystemExit(1)
+
+
+@main.command(name="settings")
+def show_settings() -> None:
+    """Print every setting with its default and meaning, as Markdown."""
+    click.echo(settings_module.as_markdown(), nl=False)
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_state_option
+def discard(*, yes: bool, state: Path) -> None:
+    """Delete a local stack that is stopped: its servers' data, with all jobs and pictures."""
+    from app.local import stack  # noqa: PLC0415 - see up
+
+    if state.exists() and not yes:
+        click.confirm(f"Delete {state} with all jobs and pictures?", abort=True)
+    out.print(f"Deleted {state}." if stack.discard(state) else f"There is no {state}.")
 
 
 @main.group(cls=_Commands)

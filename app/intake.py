@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -109,7 +109,7 @@ class Intake:
         self._database = database
         self._storage = storage
         self._doorbell = doorbell
-        self._quotas = _Quotas(database, settings.max_unfinished_jobs)
+        self._quotas = _Quotas(database, catalog.queues(), settings.max_unfinished_jobs)
         self._forecast = _Forecast(database)
 
     def submit(self, wish: Wish, *, account_id: UUID, dialect: str, once: Once | None = None) -> Accepted:
@@ -277,8 +277,9 @@ class _Quotas:
     Several web processes may together overshoot by what they accept in a second, and never by more.
     """
 
-    def __init__(self, database: Database, limit: int) -> None:
+    def __init__(self, database: Database, queues: Sequence[str], limit: int) -> None:
         self._database = database
+        self._queues = queues
         self._limit = limit
         self._lock = threading.Lock()
         self._counts: dict[UUID, tuple[float, int]] = {}
@@ -289,11 +290,13 @@ class _Quotas:
         now = time.monotonic()
         if until < now:
             with self._database.autocommit() as tx:
-                count = door.count_unfinished(tx, account_id, up_to=self._limit)
+                count = door.count_unfinished(
+                    tx, account_id, queues=self._queues, up_to=self._limit
+                )
             until = now + 1.0
         if count >= self._limit:
             raise QueueFull(
-                f"This account has {self._limit:,} unfinished jobs, the most allowed; wait until some have ended.",
+                f"This account has {self._limit:,} unfinished jobs, the most allowed; wait for some to end.",
                 retry_after=timedelta(seconds=5),
             )
         with self._lock:

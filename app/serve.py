@@ -20,14 +20,19 @@ _QUIET: Final[dict[str, object]] = {
 """Granian's own records, warnings and worse; ours are configured by the application."""
 
 
-def serve(settings: Settings, *, host: str, port: int) -> None:
+def serve(
+    settings: Settings, *, host: str, port: int, application: str = "app.web:from_environment"
+) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end, at most 25 s.
+
+    Args:
+        application: `module:factory` of a WSGI application.
 
     Raises:
         SystemExit: the port is taken or the application cannot be built; the log says why.
     """
     server = Granian(
-        "app.web:from_environment",
+        application,
         factory=True,
         address=host,
         port=port,

@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     def _refuse_contradictions(self) -> Self:
         if self.lease >= self.job_deadline:
             raise ValueError(
-                f"DARKROOM_LEASE ({self.lease}) must be shorter than DARKROOM_JOB_DEADLINE ({self.job_deadline})"
+                f"DARKROOM_LEASE ({self.lease}) must be shorter than "
+                f"DARKROOM_JOB_DEADLINE ({self.job_deadline})"
             )
         return self
 
@@ -142,6 +143,31 @@ def environment_of_child(**changes: str) -> dict[str, str]:
 def is_given(name: str) -> bool:
     """Whether the environment itself (not a file) sets `DARKROOM_<NAME>`."""
     return bool(os.environ.get(f"DARKROOM_{name.upper()}"))
+
+
+def as_markdown() -> str:
+    """Give the page docs/settings.md: every setting with its default and meaning."""
+    lines = [
+        "# Settings",
+        "",
+        "Each is an environment variable, or a line in the `darkroom.env` of a state folder; the environment",
+        "wins. Durations are ISO 8601 (`PT24H`) or seconds. This page is made by `darkroom settings`.",
+        "",
+        "| setting | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else _shown(field.default)
+        lines.append(f"| `DARKROOM_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, timedelta):
+        return f"{default.total_seconds():g} s"
+    return f"`{default}`"
 
 
 def _explain(error: ValidationError, state: Path) -> str:

@@ -21,7 +21,7 @@ from minio import Minio
 from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from minio.helpers import check_bucket_name
+from minio.helpers import MAX_PART_SIZE, check_bucket_name
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
 
@@ -36,15 +36,14 @@ from app.errors import (
 from app.settings import Settings
 
 CHUNK_BYTES: Final = 64 * 1024
-"""Size of the pieces an object is streamed in."""
+"""Size of the pieces in which bytes are sent and received."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=3)
 READ_TIMEOUT: Final = timedelta(seconds=20)
-"""How long sending one request may take, and how long the store may then be silent."""
+"""How long the store may be silent."""
 POOL_SIZE: Final = 32
 """Connections kept open; more threads than this open short-lived ones."""
 _PAGE: Final = 1000
 _LONGEST_KEY: Final = 1024
-_SINGLE_PART: Final = 5 * 1024 * 1024
 _MISSING: Final = frozenset({"NoSuchKey", "NoSuchVersion"})
 _TEMPORARY: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 _DAMAGED: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"})
@@ -56,14 +55,10 @@ _REMEDY: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """What the store itself knows of an object: size in bytes, when it was written by the store's clock.
-
-    `etag` is unquoted; the MD5 of the bytes on most stores, yet not in encrypted buckets of AWS.
-    """
+    """What the store itself knows of an object: size in bytes, when it was written by the store's clock."""
 
     key: str
     size: int
-    etag: str
     last_modified: datetime
 
 
@@ -122,9 +117,8 @@ class Storage:
     """One bucket of an S3 store. Threads may share it; a forked process opens its own.
 
     Every method may raise StorageDown (the store is away or overloaded, or the bucket is gone; the same call
-    may work later), SetupError (the store refuses our credentials, or a request as such) and, for a key that
-    no store takes, DarkroomError. Requests are repeated up to twice, all of ours being idempotent, unless
-    they timed out.
+    may work later), SetupError (it refuses our credentials, or a request as such) and, for a key that no
+    store takes, DarkroomError. What did not time out is tried up to three times; all of it is idempotent.
     """
 
     def __init__(self, client: Minio, bucket: str, *, endpoint: str, public: Minio | None = None) -> None:
@@ -166,7 +160,7 @@ class Storage:
                 io.BytesIO(data),
                 len(data),
                 content_type=media_type,
-                part_size=max(len(data), _SINGLE_PART),  # several parts would have nobody's MD5 as ETag
+                part_size=MAX_PART_SIZE,  # minio splits at 5 MB, and several parts have nobody's MD5 as ETag
             )
             found = self._client.stat_object(self._bucket, key)
         if written.etag == found.etag == md5 and found.size == len(data):
@@ -261,12 +255,7 @@ class Storage:
         return left
 
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[StoredObject]:
-        """Give the objects whose key starts with `prefix` ("" for all), in the order of their keys.
-
-        Args:
-            prefix: compared as text; it need not end at a slash.
-            start_after: leave out this key and all before it.
-        """
+        """Give the objects whose key starts with this text, in the order of keys, after key `start_after`."""
         found = self._client.list_objects(self._bucket, prefix, recursive=True, start_after=start_after)
         while True:
             with self.translated():
@@ -276,13 +265,10 @@ class Storage:
                 return
 
     def presigned_get(self, key: str, *, expires: timedelta, filename: str, media_type: str) -> str:
-        """Give a link for anybody to the object, at the store's public endpoint. Asks nobody.
+        """Give a link for anybody to the object, at the store's public endpoint, without asking the store.
 
-        Args:
-            key: not looked up.
-            expires: how long it works, in whole seconds; brought between a second and seven days.
-            filename: the name a browser saves it under.
-            media_type: the Content-Type it is served with.
+        It works for `expires`, in whole seconds and between one second and seven days, and serves the object
+        as this media type; browsers save it as `filename`.
 
         Raises:
             SetupError: DARKROOM_S3_PUBLIC_ENDPOINT is not set.
@@ -322,10 +308,10 @@ class Storage:
         said = f"The object store at {self._endpoint} said {status} {code}: {message}"
         if code == "NoSuchBucket":
             return self._no_bucket()
+        if code in _MISSING:
+            return ObjectMissing(f"The object store holds no {key}.")
         if code in _DAMAGED:
             return ObjectCorrupt(f"{said}; {key} was damaged on its way.")
-        if status == HTTPStatus.NOT_FOUND:
-            return ObjectMissing(f"The object store holds no {key or 'such object'}.")
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return RangeNotSatisfiable()
         return StorageDown(said) if status in _TEMPORARY else SetupError(f"{said}; {_REMEDY}")
@@ -337,15 +323,21 @@ class Storage:
         )
 
 
-def open_store(settings: Settings, *, read_timeout: timedelta = READ_TIMEOUT) -> Storage:
+def open_store(
+    settings: Settings,
+    *,
+    connect_timeout: timedelta = CONNECT_TIMEOUT,
+    read_timeout: timedelta = READ_TIMEOUT,
+) -> Storage:
     """Give the store that the settings name, without touching the network.
 
     Raises:
         SetupError: an endpoint or the bucket's name is malformed.
     """
+    timeout = Timeout(connect=connect_timeout.total_seconds(), read=read_timeout.total_seconds())
+    pool = _Pool(maxsize=POOL_SIZE, timeout=timeout, retries=_RETRIES, blocksize=CHUNK_BYTES)
     try:
         check_bucket_name(settings.s3_bucket, strict=True)
-        pool = _pool(read_timeout)
         client = _client(settings, settings.s3_endpoint, pool)
         public = _client(settings, settings.s3_public_endpoint, pool) if settings.s3_public_endpoint else None
     except ValueError as error:
@@ -367,30 +359,28 @@ def _client(settings: Settings, endpoint: str, pool: PoolManager) -> Minio:
     )
 
 
-def _pool(read_timeout: timedelta) -> PoolManager:
-    timeout = Timeout(connect=CONNECT_TIMEOUT.total_seconds(), read=read_timeout.total_seconds())
-    retries = _Retries(
-        total=2,
-        connect=1,
-        read=1,
-        redirect=False,
-        status_forcelist=(500, 502, 503, 504),
-        allowed_methods=None,  # a bulk delete, our only POST, may be repeated like the rest
-        backoff_factor=0.1,
-        raise_on_status=False,  # minio shall see the store's last answer
-        respect_retry_after_header=False,  # up to hours; whoever called knows better how long to wait
-    )
-    return _Pool(maxsize=POOL_SIZE, timeout=timeout, retries=retries, blocksize=CHUNK_BYTES)
-
-
 class _Retries(Retry):
     """Repeats nothing that timed out: the caller has waited long enough, and the store has enough to do."""
 
     def increment(self, *args: Any, **kwargs: Any) -> Self:
         error = kwargs.get("error")
-        if isinstance(error, ReadTimeoutError) or (error and isinstance(error.args[-1], TimeoutError)):
+        # While it sends, a timeout is one argument of a ProtocolError.
+        if error and any(isinstance(it, (ReadTimeoutError, TimeoutError)) for it in (error, *error.args)):
             raise error
         return super().increment(*args, **kwargs)
+
+
+_RETRIES: Final = _Retries(
+    total=2,
+    connect=1,
+    read=1,
+    redirect=False,
+    status_forcelist=(500, 502, 503, 504),
+    allowed_methods=None,  # a bulk delete, our only POST, may be repeated like the rest
+    backoff_factor=0.1,
+    raise_on_status=False,  # minio shall see the store's last answer
+    respect_retry_after_header=False,  # up to hours; whoever called knows better how long to wait
+)
 
 
 class _Pool(PoolManager):
@@ -422,7 +412,6 @@ def _stored(found: Object) -> StoredObject:
     return StoredObject(
         key=found.object_name or "",
         size=found.size or 0,
-        etag=found.etag or "",
         last_modified=found.last_modified or datetime.min.replace(tzinfo=UTC),
     )
 

@@ -70,7 +70,7 @@ def close(flask: Flask) -> None:
 
 
 def from_environment() -> Flask:
-    """Give the application for the settings of the environment: what the WSGI server calls in each process."""
+    """Give the application for the environment's settings: what the WSGI server calls in each process."""
     die_with_parent()
     settings = load()
     log.configure(log_format=settings.log_format, level=settings.log_level)
@@ -128,5 +128,5 @@ def _present(error: DarkroomError) -> Response:
 
 
 def _present_unknown(error: Exception) -> Response:
-    logger.exception("request_broke", path=request.path, exc_info=error)
+    logger.error("request_broke", path=request.path, exc_info=error)
     return _present(DarkroomError("Something in Darkroom went wrong; tell the operator the X-Request-Id."))

@@ -41,9 +41,8 @@ def _clean(text: str) -> str:
 def _no_disguise(value: object) -> object:
     # Pydantic's lax mode takes false for 0.0 and "2" for 2; its strict mode refuses 2.0 for an integer.
     if isinstance(value, bool | str):
-        raise ValueError(
-            f"must be a JSON number, not {'a boolean' if isinstance(value, bool) else 'a string'}"
-        )  # noqa: TRY004 - pydantic collects ValueErrors
+        kind = "a boolean" if isinstance(value, bool) else "a string"
+        raise ValueError(f"must be a JSON number, not {kind}")  # noqa: TRY004 - pydantic collects these
     return value
 
 

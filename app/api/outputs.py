@@ -15,7 +15,7 @@ from werkzeug.datastructures import Range
 
 from app import retention
 from app.api import http
-from app.api.operations import Operation
+from app.api.operations import Operation, PathPart
 from app.api.services import SHORT_LINK, Services
 from app.db import outputs as rows
 from app.db.jobs import OutputRow
@@ -35,9 +35,9 @@ class OutputShown(BaseModel):
     id: Annotated[str, Field(examples=["img_0193f0a27c3b7e4d8a1b2c3d4e5f6071"])]
     persisted: bool
     expires_at: datetime | None
-    width: int
-    height: int
-    size: Annotated[int, Field(description="Bytes")]
+    width: Annotated[int, Field(examples=[768])]
+    height: Annotated[int, Field(examples=[512])]
+    size: Annotated[int, Field(description="Bytes", examples=[412_873])]
     sha256: str
 
 
@@ -153,7 +153,7 @@ def _streamed(row: OutputRow, services: Services) -> Response:
 
 
 def _asked_range(row: OutputRow) -> tuple[int, int] | None:
-    """First byte and end (exclusive) asked for; None for the whole. Several ranges get the whole, as RFC 9110 allows.
+    """First byte and end (exclusive) asked for; None for the whole, as also for several ranges (RFC 9110).
 
     Raises:
         RangeNotSatisfiable: the range begins beyond the end.
@@ -219,15 +219,33 @@ def _shown(row: OutputRow) -> Response:
 
 _ERRORS: Final = dict.fromkeys((401, 403, 404, 410, 429, 503), ErrorShown)
 _TAG: Final = "Outputs"
+_BYTES: Final = tuple(each.media_type for each in ImageFormat)
+_ID: Final = PathPart(
+    name="id",
+    description="The `imageId` of a completed job's result",
+    example="img_0193f0a27c3b7e4d8a1b2c3d4e5f6071",
+    pattern="^img_[0-9a-f]{32}$",
+)
 OPERATIONS: Final = (
     Operation(
+        name="downloadOutput",
         method="GET",
         path="/outputs/{name}",
         summary="Download an output",
-        description="The URL from a completed job. 404 before the image exists, 410 after it expired.",
+        description="The `url` from a completed job; it is known only to whom you give it and needs no key. 404 "
+        "before the image exists, 410 after it expired. Honours `Range` and `If-None-Match`; redirects where "
+        "the operator lets customers read from the object store.",
+        parts=(
+            PathPart(
+                name="name",
+                description="Last part of the `url`",
+                example="5d0c8e1f2a3b4c5d8e9f0a1b2c3d4e5f-0.png",
+                pattern=f"^{_NAME.pattern}$",
+            ),
+        ),
         answers={
-            200: "image/png",
-            206: "image/png",
+            200: _BYTES,
+            206: _BYTES,
             302: None,
             304: None,
             404: ErrorShown,
@@ -239,8 +257,10 @@ OPERATIONS: Final = (
         tag=_TAG,
     ),
     Operation(
+        name="persistOutput",
         method="POST",
         path="/v1/outputs/{id}/persist",
+        parts=(_ID,),
         summary="Keep an output for ever",
         description="410 when it has expired; harmless when repeated.",
         answers={200: OutputShown, **_ERRORS},
@@ -248,8 +268,10 @@ OPERATIONS: Final = (
         tag=_TAG,
     ),
     Operation(
+        name="releaseOutput",
         method="DELETE",
         path="/v1/outputs/{id}/persist",
+        parts=(_ID,),
         summary="Let an output expire again",
         description="It expires at its old time, or a full retention from now when that has passed.",
         answers={200: OutputShown, **_ERRORS},

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from app import imaging
 from app.api import http
 from app.api.operations import Operation as Described
+from app.api.operations import PathPart
 from app.api.operations import Upload as UploadField
 from app.api.outputs import output_url
 from app.api.services import Services
@@ -50,7 +51,12 @@ class _Answer(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, populate_by_name=True)
 
 
-Prompt = Annotated[http.CleanText, Field(min_length=1, max_length=MAX_PROMPT, pattern=r"\S")]
+Prompt = Annotated[
+    http.CleanText,
+    # A pattern behind a validator is enforced, but pydantic leaves it out of the schema.
+    Field(min_length=1, max_length=MAX_PROMPT, pattern=r"\S", json_schema_extra={"pattern": r"\S"}),
+]
+ModelId = Annotated[http.CleanText, Field(min_length=1, max_length=200)]
 Negative = Annotated[http.CleanText, Field(max_length=MAX_PROMPT)]
 Side = Annotated[int, Field(ge=1, le=8192), http.JSON_NUMBER]
 
@@ -104,10 +110,13 @@ class ModifyRequest(_Request):
     ] = None
 
 
+JobId = Annotated[str, Field(examples=["job_0193f0a27c3b7e4d8a1b2c3d4e5f6071"])]
+
+
 class JobAccepted(_Answer):
     """The job is written down; poll GET /v1/images/jobs/{jobId}."""
 
-    job_id: Annotated[str, Field(examples=["job_0193f0a27c3b7e4d8a1b2c3d4e5f6071"])]
+    job_id: JobId
     status: Literal["queued"]
     estimated_completion: datetime
     warnings: Annotated[list[str] | None, Field(description="What was ignored; absent when nothing was")] = (
@@ -118,7 +127,7 @@ class JobAccepted(_Answer):
 class JobPending(_Answer):
     """The job waits or runs."""
 
-    job_id: str
+    job_id: JobId
     job_type: Literal["image_generation", "image_modification"]
     status: Literal["queued", "processing"]
     created_at: datetime
@@ -129,18 +138,20 @@ class JobPending(_Answer):
 class Result(_Answer):
     """One image; its URL answers 410 after `expiresAt` unless the image was persisted."""
 
-    image_id: str
-    url: str
-    seed: int
-    width: int
-    height: int
-    expires_at: datetime | None
+    image_id: Annotated[str, Field(examples=["img_0193f0a27c3b7e4d8a1b2c3d4e5f6072"])]
+    url: Annotated[
+        str, Field(examples=["http://127.0.0.1:8000/outputs/5d0c8e1f2a3b4c5d8e9f0a1b2c3d4e5f-0.png"])
+    ]
+    seed: Annotated[int, Field(examples=[42])]
+    width: Annotated[int, Field(examples=[768])]
+    height: Annotated[int, Field(examples=[512])]
+    expires_at: Annotated[datetime | None, Field(description="Absent once the image is persisted")] = None
 
 
 class JobCompleted(_Answer):
     """The images are there."""
 
-    job_id: str
+    job_id: JobId
     job_type: Literal["image_generation", "image_modification"]
     status: Literal["completed"]
     created_at: datetime
@@ -151,13 +162,16 @@ class JobCompleted(_Answer):
 class JobFailed(_Answer):
     """The job ended without images; `errorCode` says why. A cancelled job shows as CANCELLED."""
 
-    job_id: str
+    job_id: JobId
     job_type: Literal["image_generation", "image_modification"]
     status: Literal["failed"]
     created_at: datetime
     completed_at: datetime
-    error_code: str
+    error_code: Annotated[str, Field(examples=["TIMEOUT"])]
     error_message: str
+
+
+JobShown = Annotated[JobPending | JobCompleted | JobFailed, Field(discriminator="status")]
 
 
 class ModelShown(_Answer):
@@ -420,42 +434,77 @@ def _present_model(model: Model) -> ModelShown:
 _ERRORS: Final = dict.fromkeys((401, 403, 429, 503), ErrorShown)
 OPERATIONS: Final = (
     Described(
+        name="generateImage",
         method="POST",
         path="/v1/images/generate",
         summary="Generate image (text to image)",
+        description="Answers as soon as the job is written down; then poll `GET /v1/images/jobs/{jobId}`. "
+        "Members it does not know are ignored and named in `warnings`.",
         request=GenerateRequest,
+        example={
+            "modelId": "sketch",
+            "prompt": "a lighthouse on a cliff at sunset, calm sea",
+            "width": 768,
+            "height": 512,
+            "numOutputs": 1,
+        },
         answers={202: JobAccepted, **_ERRORS, **dict.fromkeys((400, 404, 413, 415, 422), ErrorShown)},
         idempotent=True,
+        counted=True,
     ),
     Described(
+        name="modifyImage",
         method="POST",
         path="/v1/images/modify",
         summary="Modify image (image to image, inpaint)",
+        description="Redraws the whole image; with a `mask`, only its white areas. "
+        "An empty text field counts as not sent. Answers like generate.",
         request=ModifyRequest,
+        example={"modelId": "sketch", "prompt": "the same place in winter, snow", "strength": 0.6},
         uploads=(
             UploadField(name="image", required=True, description="The input image, JPEG or PNG"),
             UploadField(name="mask", required=False, description="Black and white image; white areas change"),
         ),
         answers={202: JobAccepted, **_ERRORS, **dict.fromkeys((400, 404, 413, 415, 422), ErrorShown)},
         idempotent=True,
+        counted=True,
     ),
     Described(
+        name="getJob",
         method="GET",
         path="/v1/images/jobs/{jobId}",
         summary="Get job status and results",
-        answers={200: (JobPending, JobCompleted, JobFailed), **_ERRORS, 404: ErrorShown},
+        description="Poll about once a second until `status` is `completed` or `failed`; each result has a "
+        "`url` to download. A job of another account answers 404.",
+        parts=(
+            PathPart(
+                name="jobId",
+                description="The `jobId` that generate or modify answered",
+                example="job_0193f0a27c3b7e4d8a1b2c3d4e5f6071",
+                pattern=f"^{JOB_PREFIX}[0-9a-f]{{32}}$",
+            ),
+        ),
+        answers={200: JobShown, **_ERRORS, 404: ErrorShown},
+        counted=True,
     ),
     Described(
+        name="listModels",
         method="GET",
         path="/v1/models",
         summary="List models",
+        description="What `modelId` may name, with each model's preferred size and what it can do.",
         query=ModelsQuery,
         answers={200: list[ModelShown], **_ERRORS, 422: ErrorShown},
+        counted=True,
     ),
     Described(
+        name="getModel",
         method="GET",
         path="/v1/models/{modelId}",
         summary="Get a model",
+        description="An alias of a model answers with the model itself.",
+        parts=(PathPart(name="modelId", description="A model's id or alias", example="sketch"),),
         answers={200: ModelShown, **_ERRORS, 404: ErrorShown},
+        counted=True,
     ),
 )

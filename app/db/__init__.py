@@ -50,7 +50,8 @@ class Database:
             connect_args={
                 "connect_timeout": 3,
                 "application_name": application_name,
-                "options": f"-c statement_timeout={int(statement_timeout.total_seconds() * 1000)}",
+                # Compiling a plan (jit) takes longer than any of our statements runs.
+                "options": f"-c jit=off -c statement_timeout={int(statement_timeout.total_seconds() * 1000)}",
                 # A frozen or vanished server is noticed after 10 s instead of the kernel's quarter hour.
                 "tcp_user_timeout": 10_000,
                 "keepalives_idle": 10,

@@ -154,7 +154,7 @@ def settle_completed(
     """Make an attempt's outputs the job's, visible from this statement on; False when the job moved on.
 
     Args:
-        outputs: one dict per image with the columns id, index, key, sha256, size, width, height, format, seed.
+        outputs: one dict per image: id, index, key, sha256, size, width, height, format, seed.
         retention: how long they are served unless persisted.
         detail: kept with the event, for instance seconds per stage.
     """
@@ -186,7 +186,7 @@ SELECT count(*) AS ended FROM ended
 """
 
 
-def end_attempt(
+def end_attempt(  # noqa: PLR0913 - the columns it writes
     tx: Connection,
     job_id: UUID,
     *,

@@ -48,7 +48,7 @@ def current_level(engine: Engine) -> str | None:
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
-    """Migrate to the newest level; gives the level before and after. Harmless when repeated or run twice at once.
+    """Migrate to the newest level; gives the level before and after. Harmless when repeated or doubled.
 
     Raises:
         DatabaseDown: Postgres cannot be reached, or a lock was not free within 4 s; run it again.

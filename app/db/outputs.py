@@ -88,8 +88,8 @@ WHERE i.state = 'live' AND j.finished_at < now() - %(retention)s - %(grace)s
 """
 
 _MARK_INPUTS: Final = f"""
-UPDATE inputs SET state = 'purging' WHERE key IN ({_EXPIRED_INPUTS} LIMIT %(limit)s FOR UPDATE OF i SKIP LOCKED)
-AND state = 'live'
+UPDATE inputs SET state = 'purging'
+WHERE key IN ({_EXPIRED_INPUTS} LIMIT %(limit)s FOR UPDATE OF i SKIP LOCKED) AND state = 'live'
 """
 
 

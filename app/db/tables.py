@@ -1,4 +1,4 @@
-"""Every table and column of schema `public`, each with a comment that `\\d+` shows.
+"""Every table and column of schema `public`, each with a comment that psql shows.
 
 The migrations are the truth of a running database; a test holds these definitions equal to it.
 Text with a named CHECK instead of enums: a CHECK can drop a value, an enum cannot.
@@ -177,7 +177,6 @@ jobs: Final = Table(
     ),
     # Not on lease_until: each heartbeat would then write an index entry instead of a heap-only tuple.
     Index("jobs_processing_ix", "queue", "account_id", postgresql_where=text("status = 'processing'")),
-    Index("jobs_unfinished_ix", "account_id", postgresql_where=text("status IN ('queued', 'processing')")),
     Index("jobs_account_ix", "account_id", desc("id")),
     Index("jobs_failed_ix", "finished_at", postgresql_where=text("status = 'failed'")),
     comment="Every accepted job, for ever; the row is the job, a Celery message only a wake-up",

@@ -109,10 +109,9 @@ class Model(_Entry):
         for name, side in (("width", width), ("height", height)):
             if problem := self.size.problem_with(side):
                 problems.append(FieldProblem(field=name, message=problem))
-        if not problems and width * height > self.size.max_pixels:
-            message = (
-                f"width x height must be at most {self.size.max_pixels:,} pixels, not {width * height:,}"
-            )
+        limit = self.size.max_pixels
+        if not problems and width * height > limit:
+            message = f"width x height must be at most {limit:,} pixels, not {width * height:,}"
             problems.append(FieldProblem(field="width", message=message))
         if num_images > self.max_images:
             message = f"must be at most {self.max_images} for {self.id}, not {num_images}"

@@ -32,7 +32,7 @@ _MAX_COMMENT: Final = 65_533
 def encode(image: Image.Image, output_format: ImageFormat, *, metadata: Mapping[str, str]) -> bytes:
     """Give the picture as a file that says what made it.
 
-    PNG keeps every bit and every mode; a 1024 x 1024 picture takes about 12 ms, Pillow's own default 450.
+    PNG keeps every bit and every mode, about 25 times as fast as Pillow's default and a few percent larger.
     JPEG is quality 90 without chroma subsampling (drawn pictures have hard edges between saturated
     colours, which subsampling smears; a third more time and bytes), on white where it was transparent.
 

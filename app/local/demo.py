@@ -1,7 +1,6 @@
 """`darkroom demo`: from nothing to two pictures, over HTTP and with an API key, like any service would."""
 
 import io
-import shutil
 import socket
 import tempfile
 import time
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from app.db import connect
 from app.errors import DarkroomError
 from app.local import up
-from app.local.stack import Stack
+from app.local.stack import Stack, discard
 
 _PATIENCE: Final = timedelta(seconds=60)
 _PROMPT: Final = "misty mountains at sunrise above a quiet lake, two birds"
@@ -48,10 +47,8 @@ def run(state: Path, *, output: Path, out: Console) -> None:
     try:
         with Stack.open(folder, on_event=lambda event: up.tell(event, out)) as stack:
             drawn = _draw(stack, output=output, out=out)
-            stack.supervisor.stop()
-            stack.discard()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     _report(drawn, out=out, seconds=time.monotonic() - began)
 
 

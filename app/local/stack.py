@@ -11,10 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from app import settings
+from app.errors import SetupError
 from app.local import cluster, postgres, s3, state, unprivileged, valkey
 from app.local.machine import Machine
 from app.local.supervisor import Event, Happened, Supervisor
 
+MARK = "stack.json"
 EVENTS_KEPT = 1000
 HEADER = "# Written by `darkroom up` at each start. Anything set in the environment wins over this file.\n"
 
@@ -80,8 +82,7 @@ class Stack:
     def discard(self) -> None:
         """Close the stack and delete its state folder with all data, also where that lies elsewhere."""
         self.close()
-        unprivileged.discard_home(self.state)
-        shutil.rmtree(self.state)
+        _delete(self.state)
 
     def _start(self) -> None:
         self._memory = state.recall(self.state)
@@ -150,3 +151,23 @@ class Stack:
     def _note(self, event: Event) -> None:
         self.events.append(event)
         self._on_event(event)
+
+
+def discard(folder: Path) -> bool:
+    """Delete a state folder with all its data, also where that lies elsewhere; False when there is none.
+
+    Raises:
+        SetupError: it is in use, or no state folder at all.
+    """
+    if not folder.exists():
+        return False
+    if not (folder / MARK).exists():
+        raise SetupError(f"{folder} is not the state folder of a local stack; nothing was deleted")
+    with state.locked(folder.resolve()):
+        _delete(folder.resolve())
+    return True
+
+
+def _delete(folder: Path) -> None:
+    unprivileged.discard_home(folder)
+    shutil.rmtree(folder)

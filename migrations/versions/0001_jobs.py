@@ -307,13 +307,6 @@ def _create_jobs() -> None:
         unique=False,
         postgresql_where=sa.text("status = 'processing'"),
     )
-    op.create_index(
-        "jobs_unfinished_ix",
-        "jobs",
-        ["account_id"],
-        unique=False,
-        postgresql_where=sa.text("status IN ('queued', 'processing')"),
-    )
 
 
 def _create_job_events() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -48,6 +49,10 @@ def key() -> str:
 
 def put(store: Storage, key: str, data: bytes = BYTES) -> None:
     store.put(key, data, media_type="image/png")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def fetch(link: str) -> tuple[int, bytes, dict[str, str]]:
@@ -100,19 +105,22 @@ def test_a_range_beyond_the_end_is_said_to_be_one(store: Storage, key: str) -> N
 
 def test_a_stream_comes_in_chunks_and_may_be_left_early(store: Storage, key: str) -> None:
     put(store, key, BYTES * 20)
-    for _ in range(40):  # more than the pool has connections
-        with closing(store.open_range(key)) as stream:
-            assert len(next(iter(stream))) == 64 * 1024
+    sockets = open_files()
+    streams = [store.open_range(key) for _ in range(40)]  # more than the pool keeps
+    assert open_files() > sockets + 30
+    for stream in streams:
+        assert len(next(iter(stream))) == 64 * 1024
         stream.close()
+        stream.close()
+    assert open_files() <= sockets
     assert len(store.get(key)) == 20 * len(BYTES)
 
 
-def test_stat_gives_size_hash_and_time(store: Storage, key: str) -> None:
+def test_stat_gives_size_and_time(store: Storage, key: str) -> None:
     before = datetime.now(UTC)
     put(store, key)
     found = store.stat(key)
     assert (found.key, found.size) == (key, len(BYTES))
-    assert found.etag == hashlib.md5(BYTES, usedforsecurity=False).hexdigest()
     assert abs(found.last_modified - before) < timedelta(seconds=5)
 
 

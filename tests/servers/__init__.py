@@ -14,6 +14,7 @@ from app.errors import DarkroomError
 from app.local import s3
 from app.local.child import Program, spawn
 from app.local.machine import Machine
+from app.local.state import settle_port
 from app.settings import Settings, environment_of_child
 from app.storage import open_store
 
@@ -69,38 +70,31 @@ class Server:
 
 def rclone(state: Path) -> Server:
     """Give the server of the local stack, not yet started."""
-    settings = _settings(access_key="rclone")
-    server = s3.find(Machine())
-    port = int(settings.s3_endpoint.rpartition(":")[2])
-    return Server(
-        s3.program(server=server, state=state, port=port, access_key="rclone", secret_key=SECRET_KEY),
-        settings,
-        many=1500,
-    )
+    port = _free_port()
+    found = s3.find(Machine())
+    program = s3.program(server=found, state=state, port=port, access_key="rclone", secret_key=SECRET_KEY)
+    return Server(program, _settings(port, access_key="rclone"), many=1500)
 
 
 def swift(state: Path) -> Server:
     """Give OpenStack Swift in one process, not yet started."""
-    settings = _settings(access_key="account:user")
-    port = settings.s3_endpoint.rpartition(":")[2]
-    return Server(
-        Program(
-            name="swift",
-            # Not as a file: its folder would come first on the path, and it would import itself as `swift`.
-            argv=[
-                *(sys.executable, "-W", "ignore", "-m", "servers.swift"),
-                *(state, port, "account:user", SECRET_KEY),
-            ],
-            environment=environment_of_child(),
-            ready=lambda: _answers(settings),
-            ready_within=timedelta(seconds=30),
-            stop_within=timedelta(seconds=5),
-            log=state / "swift.log",
-            cwd=Path(__file__).parent.parent,
-        ),
-        settings,
-        many=150,
+    port = _free_port()
+    settings = _settings(port, access_key="account:user")
+    program = Program(
+        name="swift",
+        # Not as a file: its folder would come first on the path, and it would import itself as `swift`.
+        argv=[
+            *(sys.executable, "-W", "ignore", "-m", "servers.swift"),
+            *(state, str(port), "account:user", SECRET_KEY),
+        ],
+        environment=environment_of_child(),
+        ready=lambda: _answers(settings, port),
+        ready_within=timedelta(seconds=30),
+        stop_within=timedelta(seconds=5),
+        log=state / "swift.log",
+        cwd=Path(__file__).parent.parent,
     )
+    return Server(program, settings, many=150)
 
 
 def why_not_swift(state: Path) -> str | None:
@@ -114,23 +108,28 @@ def why_not_swift(state: Path) -> str | None:
     return None
 
 
-def _answers(settings: Settings) -> bool:
+def _free_port() -> int:
+    return settle_port({"ports": {}, "secrets": {}}, "s3")
+
+
+def _answers(settings: Settings, port: int) -> bool:
     try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
         open_store(settings, read_timeout=timedelta(seconds=2)).exists("readiness")
+    except OSError:
+        return False
     except DarkroomError as error:
         # A server that misses the bucket has checked our signature.
         return "has no bucket" in error.message
     return True
 
 
-def _settings(*, access_key: str) -> Settings:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+def _settings(port: int, *, access_key: str) -> Settings:
     return Settings(
         database_url="postgresql://unused",
         broker_url="redis://unused",
-        s3_endpoint=endpoint,
-        s3_public_endpoint=endpoint,
+        s3_endpoint=s3.endpoint(port=port),
+        s3_public_endpoint=s3.endpoint(port=port),
         s3_access_key=access_key,
         s3_secret_key=SECRET_KEY,
         secret_key="x" * 32,

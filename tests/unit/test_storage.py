@@ -1,6 +1,7 @@
 """What `app.storage` makes of keys, settings and every odd answer a store can give."""
 
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,15 +39,21 @@ def settings(**changes: str) -> Settings:
 
 
 @contextmanager
-def scripted(script: Script) -> Iterator[Storage]:
-    """Give a storage whose store is a real HTTP server that answers by this script."""
+def scripted(script: Script, *, pause: float = 0) -> Iterator[Storage]:
+    """Give a storage whose store is a real HTTP server that answers by this script.
+
+    It takes `pause` seconds for every 64 KiB that it reads, as if on a slow line.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def handle_one_request(self) -> None:
             self.raw_requestline = self.rfile.readline()
             if not self.raw_requestline or not self.parse_request():
                 return
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            missing, body = int(self.headers.get("Content-Length", "0")), b""
+            while missing > len(body):
+                body += self.rfile.read(min(missing - len(body), 64 * 1024))
+                threading.Event().wait(pause)
             status, headers, answer = script(self.command, self.path, body)
             self.send_response_only(status)
             for name, value in {"Content-Length": str(len(answer)), **headers}.items():
@@ -55,10 +62,14 @@ def scripted(script: Script) -> Iterator[Storage]:
             self.wfile.write(b"" if self.command == "HEAD" else answer)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if pause:
+            server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        yield open_store(settings(s3_endpoint=endpoint), read_timeout=timedelta(seconds=0.3))
+        limit = timedelta(seconds=0.3)
+        silence = timedelta(seconds=10) if pause else limit  # what is sent may wait long in buffers
+        yield open_store(settings(s3_endpoint=endpoint), connect_timeout=limit, read_timeout=silence)
         server.shutdown()
         thread.join()
 
@@ -175,7 +186,8 @@ def test_each_refusal_has_its_error(
     [
         ((502, {"Content-Type": "text/html"}, b"<h1>Bad gateway</h1>"), StorageDown),
         ((503, {}, b""), StorageDown),
-        ((404, {}, b""), ObjectMissing),
+        # Not "missing": the endpoint is something else than an S3 store.
+        ((404, {"Content-Type": "text/html"}, b"<h1>Nothing here</h1>"), SetupError),
         ((500, {"Content-Type": "application/xml"}, b"not xml"), StorageDown),
         ((500, {"Content-Type": "text/xml"}, b"\xff\xfe"), StorageDown),
         ((200, {"Content-Length": "9"}, b"short"), StorageDown),
@@ -253,6 +265,15 @@ def test_a_timeout_is_not_repeated() -> None:
         assert time.monotonic() - begun < 2
         may_answer.set()
     assert asked == ["GET"]
+
+
+def test_a_slow_line_has_the_connect_timeout_for_each_piece_and_not_for_the_whole() -> None:
+    held, script = keeping(etag=md5)
+    with scripted(script, pause=0.01) as store:
+        begun = time.monotonic()
+        store.put("a", bytes(8_000_000), media_type="image/png")
+        assert time.monotonic() - begun > 0.6  # two limits: a request that timed out had not got so far
+    assert [len(data) for data in held.values()] == [8_000_000]
 
 
 def test_a_bulk_delete_tells_what_is_left() -> None:

@@ -25,6 +25,10 @@ MAX_PIXELS: Final = 4096 * 4096
 """Above this a drawing would need over 1 GB of memory."""
 
 
+MIN_SIDE: Final = 16
+"""Smaller pictures are cut from one this wide and high: a stroke needs some room."""
+
+
 class Sketch:
     """Draws landscapes, skies and abstractions from a prompt's words and a seed.
 
@@ -47,10 +51,12 @@ class Sketch:
         _check(spec, inputs)
         for index in range(spec.num_images):
             seed = spec.seed_of(index)
-            drawing = _draw(spec, seed, attempt, done=index)
+            drawing = _draw(spec, seed, attempt, size=_size(spec, inputs), done=index)
             image = _applied(spec, inputs, drawing)
             attempt.progress((index + 1) / spec.num_images)
-            yield Picture(image=image, seed=seed, notes={"engine": self.name, "note": "procedural drawing, not a model"})
+            yield Picture(
+                image=image, seed=seed, notes={"engine": self.name, "note": "procedural drawing, not a model"}
+            )
 
 
 def _check(spec: JobSpec, inputs: Inputs) -> None:
@@ -62,7 +68,7 @@ def _check(spec: JobSpec, inputs: Inputs) -> None:
         raise ProviderRefused("inpaint needs a mask")
 
 
-def _draw(spec: JobSpec, seed: int, attempt: Attempt, *, done: int) -> Image.Image:
+def _draw(spec: JobSpec, seed: int, attempt: Attempt, *, size: tuple[int, int], done: int) -> Image.Image:
     """Paint one picture, its strokes spread over the steps; `done` pictures were finished before."""
     scene = understand(
         prompt=spec.prompt,
@@ -71,7 +77,11 @@ def _draw(spec: JobSpec, seed: int, attempt: Attempt, *, done: int) -> Image.Ima
         steps=spec.num_inference_steps,
         guidance_scale=spec.guidance_scale,
     )
-    canvas, todo, steps = Canvas(spec.width, spec.height), strokes(scene), spec.num_inference_steps
+    canvas, todo, steps = (
+        Canvas(*(max(side, MIN_SIDE) for side in size)),
+        strokes(scene),
+        spec.num_inference_steps,
+    )
     painted = 0
     for step in range(1, steps + 1):
         attempt.check()
@@ -81,12 +91,18 @@ def _draw(spec: JobSpec, seed: int, attempt: Attempt, *, done: int) -> Image.Ima
             stroke(canvas, scene)
         painted = due
         attempt.progress((done + step / (steps + 1)) / spec.num_images)
-    return canvas.picture()
+    return canvas.picture().crop((0, 0, *size))
+
+
+def _size(spec: JobSpec, inputs: Inputs) -> tuple[int, int]:
+    """Give width and height to draw: for inpaint the hole's, so that what is drawn lies in it."""
+    box = inputs.mask_image.getbbox() if spec.operation is Operation.INPAINT and inputs.mask_image else None
+    return (box[2] - box[0], box[3] - box[1]) if box else (spec.width, spec.height)
 
 
 def _key(spec: JobSpec, seed: int) -> bytes:
     """Give what all random numbers follow from; Python's own hash() differs from process to process."""
-    return hashlib.blake2b(f"{seed} {spec.prompt}".encode("utf-8", "replace"), digest_size=32).digest()
+    return hashlib.blake2b(f"{seed} {spec.prompt}".encode(), digest_size=32).digest()
 
 
 def _applied(spec: JobSpec, inputs: Inputs, drawing: Image.Image) -> Image.Image:

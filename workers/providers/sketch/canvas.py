@@ -52,19 +52,25 @@ class Canvas:
         self.rgb[:, rows] = 1 - (1 - self.rgb[:, rows]) * (1 - np.clip(light, 0, 1) * colour[:, None, None])
 
     def splat(self, x: Field, y: Field, strength: Field, *, radius: Field, colour: Field) -> None:
-        """Shine many small round lights at once; positions and radii in units, strengths 0.0 to 1.0."""
-        reach = min(12, max(1, math.ceil(2.2 * float(radius.max(initial=0)) * self.unit)))
-        light = np.zeros((self.height + 2 * reach, self.width + 2 * reach), np.float32)
-        column, row = x * self.unit - 0.5, y * self.unit - 0.5
+        """Shine many small round lights at once; positions and radii in units, strengths 0.0 to 1.0.
+
+        Large ones are drawn on a coarser grid, where they cover a few cells only.
+        """
+        step = max(1, int(float(radius.max(initial=0)) * self.unit / 2))
+        rows, columns = self.coarse(step)
+        reach = 6
+        light = np.zeros((rows + 2 * reach, columns + 2 * reach), np.float32)
+        column, row = x * self.unit / step - 0.5, y * self.unit / step - 0.5
         left, top = np.rint(column).astype(np.int32), np.rint(row).astype(np.int32)
-        inside = (left >= 0) & (left < self.width) & (top >= 0) & (top < self.height)
-        spread = np.maximum(radius * self.unit, 0.45)
+        inside = (left >= 0) & (left < columns) & (top >= 0) & (top < rows)
+        spread = np.maximum(radius * self.unit / step, 0.45)
         for down in range(-reach, reach + 1):
             for across in range(-reach, reach + 1):
                 far = (left + across - column) ** 2 + (top + down - row) ** 2
                 part = strength * np.exp(-far / (2 * spread * spread))
                 np.add.at(light, (top[inside] + down + reach, left[inside] + across + reach), part[inside])
-        self.shine(light[reach:-reach, reach:-reach], colour)
+        drawn = light[reach:-reach, reach:-reach]
+        self.shine(drawn if step == 1 else self.full(drawn), colour)
 
     def picture(self) -> Image.Image:
         """Give the sheet as an RGB image."""

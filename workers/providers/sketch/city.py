@@ -1,5 +1,7 @@
 """A skyline: towers in three depths, and somebody awake behind many of the windows."""
 
+from typing import Final
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -10,10 +12,14 @@ from workers.providers.sketch.land import is_front
 from workers.providers.sketch.scene import Scene
 from workers.providers.sketch.sky import horizon
 
-WINDOW_COLOURS = ("ffd58a", "ffb45e", "fff0cf", "9fd4ff")
+WINDOW_COLOURS: Final = ("ffd58a", "ffb45e", "fff0cf", "9fd4ff")
 """Bulbs, older bulbs, neon tubes, and a television."""
-NEON_COLOURS = ("ff4fc3", "38e1ff", "ffd27a", "a06bff")
+NEON_COLOURS: Final = ("ff4fc3", "38e1ff", "ffd27a", "a06bff")
 """Signs."""
+
+
+_SPIRES: Final = 0.3
+"""Share of towers with a spire."""
 
 
 def city(canvas: Canvas, scene: Scene) -> None:
@@ -27,7 +33,9 @@ def city(canvas: Canvas, scene: Scene) -> None:
         depth = row / 2
         stream = scene.stream(f"city {row}")
         foot = end + (bottom - end) * (0.0, 0.3, 0.75)[row]
-        towers, top, windows = _towers(canvas, stream, depth=depth, end=foot, bottom=bottom, awake=awake * (0.7, 1, 0.8)[row])
+        towers, top, windows = _towers(
+            canvas, stream, depth=depth, end=foot, bottom=bottom, awake=awake * (0.7, 1, 0.8)[row]
+        )
         wall = mix(scene.palette.haze, mix(scene.palette.near, scene.palette.sky[0], 0.25), 0.4 + 0.6 * depth)
         if "city" in scene.colours:
             wall = mix(wall, scene.colours["city"], 0.3)
@@ -40,7 +48,9 @@ def city(canvas: Canvas, scene: Scene) -> None:
         _lights(canvas, windows, hues, top=top, strength=strength)
 
 
-def _lights(canvas: Canvas, windows: list[Field], hues: tuple[str, ...], *, top: int, strength: float) -> None:
+def _lights(
+    canvas: Canvas, windows: list[Field], hues: tuple[str, ...], *, top: int, strength: float
+) -> None:
     """Shine the windows, each colour with a bloom around it."""
     for code, lit in zip(hues, windows, strict=True):
         glow = np.clip(lit * strength + 0.9 * strength * blur(lit, 0.025 * canvas.unit), 0, 1)
@@ -62,10 +72,15 @@ def _towers(
         wide = 0.035 + 0.05 * stream.random() + 0.015 * depth
         hump = 0.3 + 0.7 * float(np.exp(-(((x - middle) / 0.35) ** 2)))
         tall = tallest * hump * (0.3 + 0.7 * stream.random() ** 1.3)
-        box = (x * scale, (end - tall) * scale - 2 * top, (x + wide) * scale, (bottom + 0.01) * scale - 2 * top)
+        box = (
+            x * scale,
+            (end - tall) * scale - 2 * top,
+            (x + wide) * scale,
+            (bottom + 0.01) * scale - 2 * top,
+        )
         _tower(walls, panes, stream, box, scale=scale, awake=awake)
         x += wide * (0.75 + 0.5 * stream.random())
-    reduced = [np.asarray(sheet.reduce(2), np.float32) / 255 for sheet in (walls, *panes)]
+    reduced: list[Field] = [np.asarray(sheet.reduce(2), np.float32) / 255 for sheet in (walls, *panes)]
     return reduced[0], top, reduced[1:]
 
 
@@ -84,10 +99,14 @@ def _tower(
         ImageDraw.Draw(sheet).rectangle(box, fill=0)
     pen = ImageDraw.Draw(walls)
     pen.rectangle(box, fill=255)
-    if stream.random() < 0.3:
+    if stream.random() < _SPIRES:
         step = 0.2 * (right - left)
         pen.rectangle((left + step, top - 0.02 * scale, right - step, top), fill=255)
-        pen.line((0.5 * (left + right), top - 0.06 * scale, 0.5 * (left + right), top), fill=255, width=max(1, int(scale / 700)))
+        pen.line(
+            (0.5 * (left + right), top - 0.06 * scale, 0.5 * (left + right), top),
+            fill=255,
+            width=max(1, int(scale / 700)),
+        )
     pitch = max(5.0, 0.0105 * scale)
     columns, rows = int((right - left) / pitch - 0.5), int((bottom - top) / (1.25 * pitch) - 1)
     if columns < 1 or rows < 1:
@@ -99,4 +118,6 @@ def _tower(
     pens = [ImageDraw.Draw(sheet) for sheet in panes]
     for (row, column), hue in zip(lit.tolist(), hues.tolist(), strict=True):
         x, y = left + inset + (column + 0.2) * pitch, top + (row + 0.7) * 1.25 * pitch
-        pens[hue].rectangle((x, y, x + 0.55 * pitch, y + 0.6 * pitch), fill=200 + (row * 7 + column * 13) % 56)
+        pens[hue].rectangle(
+            (x, y, x + 0.55 * pitch, y + 0.6 * pitch), fill=200 + (row * 7 + column * 13) % 56
+        )

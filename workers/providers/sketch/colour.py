@@ -25,6 +25,10 @@ _TO_LAB: Final = (
 )
 
 
+_KNEE: Final = 0.0031308
+"""Linear level below which sRGB is a straight line of slope 12.92 (IEC 61966-2-1)."""
+
+
 def rgb(code: str) -> Field:
     """Give the three sRGB channels, 0.0 to 1.0, of a colour like "ff8800"."""
     return np.array([int(code[i : i + 2], 16) for i in (0, 2, 4)], np.float32) / 255
@@ -32,7 +36,7 @@ def rgb(code: str) -> Field:
 
 def to_lab(colour: Field) -> Field:
     """Give OKLab (lightness 0 to 1, green-red, blue-yellow) of sRGB; channels first."""
-    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    linear = np.where(colour <= _KNEE * 12.92, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return np.tensordot(np.array(_TO_LAB), np.cbrt(np.tensordot(np.array(_TO_LMS), linear, 1)), 1)
 
 
@@ -40,13 +44,19 @@ def from_lab(lab: Field) -> Field:
     """Give sRGB of OKLab, clipped to 0.0 to 1.0; channels first."""
     lms = np.tensordot(np.linalg.inv(np.array(_TO_LAB)), lab, 1) ** 3
     linear = np.clip(np.tensordot(np.linalg.inv(np.array(_TO_LMS)), lms, 1), 0, 1)
-    curved = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    curved = np.where(linear <= _KNEE, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.clip(curved, 0, 1).astype(np.float32)
 
 
 def mix(one: Field, other: Field, share: float) -> Field:
     """Give the colour `share` (0.0 to 1.0) of the way from one to the other."""
     return from_lab((1 - share) * to_lab(one) + share * to_lab(other))
+
+
+def lighter(colour: Field, by: float) -> Field:
+    """Give the colour with `by` more lightness (of 1.0) and in the same measure more chroma."""
+    lab = to_lab(colour)
+    return from_lab(np.array([lab[0] + by, *(lab[1:] * (1 + by))]))
 
 
 def ramp(stops: Sequence[Field], *, steps: int = 512) -> Field:

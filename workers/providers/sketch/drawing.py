@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from workers.providers.sketch import city, dream, figures, finish, land, meadow, sky, water, weather
+from workers.providers.sketch import city, dream, figures, finish, forest, land, meadow, sky, water, weather
 from workers.providers.sketch.canvas import Canvas
 from workers.providers.sketch.scene import Scene
 
@@ -23,11 +23,11 @@ PLACES: Final[dict[str, Stroke]] = {
     "city": city.city,
     "dunes": land.dunes,
     "hills": land.hills,
-    "forest": land.forest,
+    "forest": forest.forest,
     "water": water.water,
     "meadow": meadow.meadow,
 }
-WEATHER: Final[dict[str, Stroke]] = {"fog": weather.fog, "rain": weather.rain, "snow": weather.snow}
+FALLING: Final[dict[str, Stroke]] = {"rain": weather.rain, "snow": weather.snow}
 
 
 def strokes(scene: Scene) -> tuple[Stroke, ...]:
@@ -40,8 +40,10 @@ def strokes(scene: Scene) -> tuple[Stroke, ...]:
         ground = [sky.air]
         ground += [stroke for name, several in HEAVEN if name in scene.heaven for stroke in several]
         ground += [PLACES[place] for place in scene.places]
+    if "fog" in scene.weather:
+        ground.append(weather.fog)
     ground.append(figures.figures)
-    ground += [stroke for name, stroke in WEATHER.items() if name in scene.weather]
+    ground += [stroke for name, stroke in FALLING.items() if name in scene.weather]
     if "lantern" in scene.subjects:
         ground.append(weather.fireflies)
     if {"portrait", "maiden"} & set(scene.subjects):

@@ -70,7 +70,7 @@ def _standing(canvas: Canvas, scene: Scene, stream: np.random.Generator, index: 
     """Give an x apart from the others; a figure alone stands a third off the side, towards the light."""
     if count > 1:
         return canvas.span[1] * (index + 0.35 + 0.3 * stream.random()) / count
-    side = scene.light[0] + (0.12 if scene.light[0] < 0.5 else -0.12) * (0.4 + stream.random())
+    side = scene.light[0] - 0.12 * scene.side * (0.4 + stream.random())
     return canvas.span[1] * min(0.78, max(0.22, side))
 
 
@@ -96,7 +96,10 @@ def outline(parts: tuple[Part, ...], size: tuple[int, int], *, scale: float, x: 
 def _draw(pen: ImageDraw.ImageDraw, part: Part, *, scale: float, x: float, y: float) -> None:
     if part.form == "oval":
         (cx, cy), (rx, ry) = part.points
-        pen.ellipse((x + (cx - rx) * scale, y - (cy + ry) * scale, x + (cx + rx) * scale, y - (cy - ry) * scale), fill=255)
+        pen.ellipse(
+            (x + (cx - rx) * scale, y - (cy + ry) * scale, x + (cx + rx) * scale, y - (cy - ry) * scale),
+            fill=255,
+        )
         return
     points = part.points if part.form == "edge" else _rounded(part.points, closed=part.form == "blob")
     at = [(x + px * scale, y - py * scale) for px, py in points]
@@ -158,7 +161,9 @@ def _reflect(canvas: Canvas, mask: Field, paint: Field, *, top: int, left: int, 
     rows = min(above.shape[0], canvas.height - foot)
     if rows <= 0:
         return
-    wave = np.rint(np.sin(np.arange(rows) * 240 / canvas.unit) * (0.003 * canvas.unit + np.arange(rows) * 0.03))
+    wave = np.rint(
+        np.sin(np.arange(rows) * 240 / canvas.unit) * (0.003 * canvas.unit + np.arange(rows) * 0.03)
+    )
     columns = np.arange(mask.shape[1])[None, :] + wave[:, None].astype(np.int32)
     mirrored = above[np.arange(rows)[:, None], np.clip(columns, 0, mask.shape[1] - 1)]
     fade = np.linspace(0.5, 0.0, rows, dtype=np.float32)[:, None]
@@ -180,8 +185,10 @@ def portrait(canvas: Canvas, scene: Scene) -> None:
     tall = 0.88 * min(canvas.span[0], 1.25 * canvas.span[1])
     middle = 0.5 * canvas.width
     hair = LONG_HAIR if "maiden" in scene.subjects else SHORT_HAIR
-    mask = outline((PROFILE, *hair), (canvas.height, canvas.width), scale=tall * canvas.unit, x=middle, y=canvas.height)
-    if scene.light[0] < 0.5:
+    mask = outline(
+        (PROFILE, *hair), (canvas.height, canvas.width), scale=tall * canvas.unit, x=middle, y=canvas.height
+    )
+    if scene.side < 0:
         mask = mask[:, ::-1]
     pale = mix(scene.palette.haze, rgb("f6f1e8"), 0.6)
     shape = canvas.coarse(4)

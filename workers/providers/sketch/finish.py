@@ -95,11 +95,13 @@ def _brush(canvas: Canvas, scene: Scene) -> None:
     row, column = np.arange(canvas.height)[:, None], np.arange(canvas.width)[None, :]
     stroke = np.zeros_like(bristle)
     for reach in np.linspace(-0.02, 0.02, 7, dtype=np.float32) * np.float32(canvas.unit):
-        stroke += bristle[_moved(row, reach * along[0], canvas.height), _moved(column, reach * along[1], canvas.width)]
+        stroke += bristle[
+            _moved(row, reach * along[0], canvas.height), _moved(column, reach * along[1], canvas.width)
+        ]
     stroke *= 0.3
-    reach = 0.005 * canvas.unit * stroke
+    reach = 0.0028 * canvas.unit * stroke
     at = _moved(row, reach * along[0], canvas.height), _moved(column, reach * along[1], canvas.width)
-    canvas.rgb[:] = canvas.rgb[:, at[0], at[1]] * (1 + 0.05 * stroke)
+    canvas.rgb[:] = canvas.rgb[:, at[0], at[1]] * (1 + 0.06 * stroke)
 
 
 def _moved(index: NDArray[np.int64], by: Field, size: int) -> NDArray[np.int32]:
@@ -111,15 +113,17 @@ def _wash(canvas: Canvas, scene: Scene) -> None:
     """Thin the colours as water does, dark at the edges of each wash, and leave the paper's rim white."""
     stream = scene.stream("paper")
     blotch = canvas.full(noise(stream, canvas.coarse(3), (4 * canvas.span[0], 4 * canvas.span[1]), octaves=5))
-    grain = noise(stream, (canvas.height, canvas.width), (150 * canvas.span[0], 150 * canvas.span[1]), octaves=2)
+    grain = noise(
+        stream, (canvas.height, canvas.width), (150 * canvas.span[0], 150 * canvas.span[1]), octaves=2
+    )
     grey = canvas.rgb.mean(axis=0)
     edge = np.clip(np.abs(grey - blur(grey, 0.012 * canvas.unit)) * 2.2, 0, 0.3)
     canvas.rgb *= 1 - edge
     rim = np.minimum(
         np.minimum(canvas.x, canvas.span[1] - canvas.x), np.minimum(canvas.y, canvas.span[0] - canvas.y)
     )
-    shows = 1 - smooth(0.02, 0.05, rim + 0.022 * blotch)
-    thin = np.clip(0.14 + 0.08 * blotch + 0.05 * grain, 0, 1)
+    shows = 1 - smooth(0.02, 0.05, rim + 0.014 * blotch)
+    thin = np.clip(0.12 + 0.07 * blotch + 0.02 * grain, 0, 1)
     canvas.cover(np.maximum(thin, shows), rgb("fbf7ef"))
 
 

@@ -59,7 +59,9 @@ def _grass(canvas: Canvas, scene: Scene) -> None:
     canvas.cover(edge * np.ones((1, canvas.width), np.float32), colours, top=top)
 
 
-def _row(canvas: Canvas, scene: Scene, stream: np.random.Generator, hues: list[Field], *, near: float) -> None:
+def _row(
+    canvas: Canvas, scene: Scene, stream: np.random.Generator, hues: list[Field], *, near: float
+) -> None:
     """Paint one row of flowers with stems, all of one distance."""
     end = horizon(canvas, scene)
     size = 0.006 + 0.05 * near
@@ -73,12 +75,20 @@ def _row(canvas: Canvas, scene: Scene, stream: np.random.Generator, hues: list[F
         x = stream.random() * canvas.span[1]
         y = foot + size * (stream.random() * 3.5 - 3.2)
         kind = int(stream.random() * len(hues))
-        flower = (x * canvas.unit * 2, (y * canvas.unit - top) * 2, size * (0.55 + 0.5 * stream.random()) * canvas.unit * 2)
+        flower = (
+            x * canvas.unit * 2,
+            (y * canvas.unit - top) * 2,
+            size * (0.55 + 0.5 * stream.random()) * canvas.unit * 2,
+        )
         _flower(pens, kind, flower, stream)
     stem = mix(scene.palette.ground(depth=1.0), scene.palette.near, 0.35)
     for sheet, hue in zip(sheets, [stem, *hues, rgb("fbe08a")], strict=True):
         share = 0.3 * (1 - near)
-        paint = mix(mix(hue, scene.palette.near, 0.55 * (1 - scene.palette.daylight) ** 1.5), scene.palette.haze, share)
+        paint = mix(
+            mix(hue, scene.palette.near, 0.55 * (1 - scene.palette.daylight) ** 1.5),
+            scene.palette.haze,
+            share,
+        )
         mask = np.asarray(sheet.reduce(2), np.float32) / 255
         if sheet is sheets[0]:
             mask *= 0.8

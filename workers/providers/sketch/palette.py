@@ -97,9 +97,11 @@ def _toward(colour: Field, wish: Field, lightness: float, hue: float) -> Field:
 
 def overcast(palette: Palette) -> Palette:
     """Give the palette under a heavy sky: slate above, a pale strip left at the horizon."""
-    slate = [rgb(code) for code in "1d242e 2f3a47 4b5a68 71818c a9b4b4".split()]
+    slate = [rgb(code) for code in ("1d242e", "2f3a47", "4b5a68", "71818c", "a9b4b4")]
     dark = 0.35 * (1 - palette.daylight)
-    sky = tuple(mix(mix(stop, grey, 0.72), palette.near, dark) for stop, grey in zip(palette.sky, slate, strict=True))
+    sky = tuple(
+        mix(mix(stop, grey, 0.72), palette.near, dark) for stop, grey in zip(palette.sky, slate, strict=True)
+    )
     land = mix(palette.land, slate[1], 0.35)
     return replace(palette, sky=sky, land=land, light=mix(palette.light, slate[4], 0.5))
 
@@ -111,7 +113,8 @@ def harmony(lots: bytes) -> list[Field]:
     hues = (start, start + spread, start + 2 * spread, start + spread + leap)
     plan = zip(hues, (0.4, 0.55, 0.68, 0.82), (0.13, 0.15, 0.13, 0.12), strict=True)
     return [
-        from_lab(np.array([light, chroma * math.cos(hue), chroma * math.sin(hue)])) for hue, light, chroma in plan
+        from_lab(np.array([light, chroma * math.cos(hue), chroma * math.sin(hue)]))
+        for hue, light, chroma in plan
     ]
 
 

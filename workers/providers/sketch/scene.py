@@ -1,34 +1,20 @@
-"""A prompt, understood as far as a small vocabulary goes."""
+"""What a prompt's words make: a scene with places, an hour, colours and a light."""
 
 import hashlib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 import numpy as np
 
 from workers.providers.sketch.colour import Field, rgb
 from workers.providers.sketch.palette import Palette, harmony, hour, overcast, tinted, without
-from workers.providers.sketch.vocabulary import SKY_WORDS, WORDS
+from workers.providers.sketch.reading import Reading, read
+from workers.providers.sketch.vocabulary import WORDS
 
-_LONGEST_PHRASE: Final = 3
+_MIDDLE: Final = 0.5
+_MOONLIT: Final = 0.7
+"""Share of nights with a moon, where the prompt leaves it open."""
 _BACK_TO_FRONT: Final = ("mountains", "city", "dunes", "hills", "forest", "water", "meadow")
-_COLOUR_REACH: Final = 2
-"""A colour belongs to the thing it stands at most this many words before."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """The words found in one prompt: kind to the names found, in order; and which thing has which colour."""
-
-    names: dict[str, tuple[str, ...]]
-    colours: dict[str, Field]
-
-    def of(self, kind: str) -> tuple[str, ...]:
-        """Give the names found of one kind of `WORDS`."""
-        return self.names.get(kind, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,69 +55,18 @@ class Scene:
     detail: int
     vigour: float
 
+    @property
+    def side(self) -> float:
+        """1.0 where the light stands on the right, -1.0 on the left."""
+        return 1.0 if self.light[0] > _MIDDLE else -1.0
+
     def stream(self, name: str) -> np.random.Generator:
         """Give random numbers of their own to one part, so that leaving out another changes nothing here."""
         digest = hashlib.blake2b(name.encode(), key=self.key, digest_size=16).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-@cache
-def _phrases() -> dict[str, tuple[tuple[str, str], ...]]:
-    """Give each word or phrase with the (kind, name) pairs it means."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for kind, names in WORDS.items():
-        for name, words in names.items():
-            for word in words.split():
-                found.setdefault(word.replace("_", " "), []).append((kind, name))
-    return {word: tuple(pairs) for word, pairs in found.items()}
-
-
-def _meaning(phrase: str) -> tuple[tuple[str, str], ...]:
-    """Give what a phrase means, or its singular."""
-    known = _phrases()
-    singulars = (phrase, phrase.removesuffix("s"), phrase.removesuffix("es"))
-    return next((known[word] for word in (*singulars, phrase[:-3] + "y") if word in known), ())
-
-
-def _meanings(text: str) -> Iterator[tuple[int, str, tuple[tuple[str, str], ...]]]:
-    """Give position, words and meaning of each longest known phrase, and of each word of `SKY_WORDS`."""
-    tokens = re.findall(r"[a-z0-9]+", text.casefold())
-    position = 0
-    while position < len(tokens):
-        for length in range(_LONGEST_PHRASE, 0, -1):
-            phrase = " ".join(tokens[position : position + length])
-            meaning = _meaning(phrase)
-            if meaning or phrase in SKY_WORDS:
-                yield position, phrase, meaning
-                position += length - 1
-                break
-        position += 1
-
-
-def read(text: str) -> Reading:
-    """Give the known words of a prompt, each name once, in order of appearance."""
-    names: dict[str, dict[str, None]] = {}
-    colours: dict[str, Field] = {}
-    waiting: dict[str, int] = {}
-    for position, _, meaning in _meanings(text):
-        for kind, name in meaning:
-            if kind == "colour":
-                waiting[name] = position
-            names.setdefault(kind, {})[name] = None
-        things = [name for kind, name in meaning if kind in {"place", "subject"}]
-        near = [code for code, at in waiting.items() if 0 < position - at <= _COLOUR_REACH]
-        if things and near:
-            colours.update(dict.fromkeys(things, rgb(near[-1])))
-            for code in near:
-                names["colour"].pop(code, None)
-        if things or not meaning:
-            waiting.clear()
-    return Reading(names={kind: tuple(found) for kind, found in names.items()}, colours=colours)
-
-
-def understand(
-    *, prompt: str, negative_prompt: str, key: bytes, steps: int, guidance_scale: float
-) -> Scene:
+def understand(*, prompt: str, negative_prompt: str, key: bytes, steps: int, guidance_scale: float) -> Scene:
     """Give the scene that a prompt describes; what it leaves open is drawn by lot from `key`.
 
     Args:
@@ -224,14 +159,12 @@ def _light(time: str, things: dict[str, tuple[str, ...]], chance: list[float]) -
     return side, height + 0.08 * (chance[4] - 0.5)
 
 
-def _heaven(
-    things: dict[str, tuple[str, ...]], dislike: Reading, time: str, chance: float
-) -> frozenset[str]:
+def _heaven(things: dict[str, tuple[str, ...]], dislike: Reading, time: str, chance: float) -> frozenset[str]:
     """Give what is to be seen up there: what was named, and what the hour brings along."""
     seen = set(things["heaven"])
     if time in {"night", "dusk"}:
         seen.add("stars")
-    if time == "night" and "aurora" not in seen and chance < 0.7:
+    if time == "night" and "aurora" not in seen and chance < _MOONLIT:
         seen.add("moon")
     if time not in {"night", "dusk"} and not {"rain", "fog"} & set(things["weather"]):
         seen |= {"sun", "clouds"}
@@ -240,15 +173,15 @@ def _heaven(
     return frozenset(seen - set(dislike.of("heaven")))
 
 
-def _palette(
-    wish: Reading, dislike: Reading, time: str, season: str, prompt: str, kind: str
-) -> Palette:
+def _palette(wish: Reading, dislike: Reading, time: str, season: str, prompt: str, kind: str) -> Palette:
     palette = hour(time, season)
-    if {"rain", "lightning"} & {*wish.of("weather"), *wish.of("heaven")} and "rainbow" not in wish.of("heaven"):
+    if {"rain", "lightning"} & {*wish.of("weather"), *wish.of("heaven")} and "rainbow" not in wish.of(
+        "heaven"
+    ):
         palette = overcast(palette)
     wishes = [rgb(code) for code in wish.of("colour")]
     if "neon" in wish.of("style") and not wishes:
         wishes = [rgb("3a1a8c"), rgb("e83fb0"), rgb("29d3e0")]
     if not wishes and kind == "abstract":
-        wishes = harmony(hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=3).digest())
+        wishes = harmony(hashlib.blake2b(prompt.encode(), digest_size=3).digest())
     return without(tinted(palette, wishes), [rgb(code) for code in dislike.of("colour")])

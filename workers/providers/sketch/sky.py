@@ -60,7 +60,11 @@ def milky_way(canvas: Canvas, scene: Scene) -> None:
     off = canvas.down(shape) - (0.15 + 0.3 * start) - slope * canvas.across(shape)
     clumps = noise(stream, shape, (5 * canvas.span[0], 5 * canvas.span[1]), octaves=4)
     dust = noise(stream, shape, (7 * canvas.span[0], 7 * canvas.span[1]), octaves=4)
-    band = bell(off + 0.04 * clumps, 0.13) * (0.5 + 0.28 * clumps) * (1 - 0.75 * smooth(0, 1.2, dust) * bell(off, 0.06))
+    band = (
+        bell(off + 0.04 * clumps, 0.13)
+        * (0.5 + 0.28 * clumps)
+        * (1 - 0.75 * smooth(0, 1.2, dust) * bell(off, 0.06))
+    )
     fade = smooth(horizon(canvas, scene), 0.5 * horizon(canvas, scene), canvas.down(shape))
     canvas.shine(canvas.full(np.clip(band, 0, 1) * fade * 0.33), rgb("c9d2ff"))
 
@@ -69,13 +73,12 @@ def aurora(canvas: Canvas, scene: Scene) -> None:
     """Paint curtains of northern light: a sharp lower edge, rays upward, green turning to violet."""
     stream = scene.stream("aurora")
     shape = canvas.coarse(2)
-    rows, columns = shape
     y, end = canvas.down(shape), horizon(canvas, scene)
     green, violet = rgb("3dffb0"), rgb("a34dff")
     for curtain in range(3):
-        foot = end * (0.52 + 0.13 * curtain) + 0.1 * line(stream, columns, 1.6, octaves=3)
-        rays = 0.6 + 0.3 * line(stream, columns, 26, octaves=3) + 0.35 * line(stream, columns, 3)
-        tall = end * (0.24 + 0.06 * line(stream, columns, 5, octaves=2))
+        foot = end * (0.52 + 0.13 * curtain) + 0.1 * line(stream, shape[1], 1.6, octaves=3)
+        rays = 0.6 + 0.3 * line(stream, shape[1], 26, octaves=3) + 0.35 * line(stream, shape[1], 3)
+        tall = end * (0.24 + 0.06 * line(stream, shape[1], 5, octaves=2))
         above = foot[None, :] - y
         fall = np.exp(-np.clip(above, 0, None) / np.maximum(tall, 0.03)[None, :])
         body = smooth(-0.02, 0.035, above) * fall * np.clip(rays, 0, 1.4)[None, :]
@@ -90,7 +93,7 @@ def orb(canvas: Canvas, scene: Scene) -> None:
     if not scene.heaven & {"sun", "moon"}:
         return
     x, y = light_place(canvas, scene)
-    size = 0.05 if not scene.sun else 0.03 + 0.02 * scene.light[1] / 0.45
+    size = 0.05 if not scene.sun else 0.026 + 0.018 * scene.light[1] / 0.45
     top = max(0, int((y - 2 * size) * canvas.unit))
     bottom = min(canvas.height, int((y + 2 * size) * canvas.unit) + 2)
     if bottom <= top:
@@ -102,7 +105,9 @@ def orb(canvas: Canvas, scene: Scene) -> None:
         canvas.cover(disc * 0.96, white, top=top)
         return
     shape = (bottom - top, canvas.width)
-    seas = noise(scene.stream("moon"), shape, (7 * shape[0] / canvas.unit / size * 0.25, 6 / size * 0.25), octaves=4)
+    seas = noise(
+        scene.stream("moon"), shape, (7 * shape[0] / canvas.unit / size * 0.25, 6 / size * 0.25), octaves=4
+    )
     face = (0.94 - 0.16 * smooth(0.1, 1.2, seas)) * (0.8 + 0.2 * smooth(-size, size, -across - down))
     canvas.cover(disc, face[None] * white[:, None, None], top=top)
 
@@ -121,7 +126,9 @@ def clouds(canvas: Canvas, scene: Scene) -> None:
     density = sample(texture, u, v)
     lean = sample(texture, u + 0.012 * np.tanh((at_x - x) / 0.2), v - 0.014)
     cover = smooth(-0.9 if heavy else 0.25, 1.3, density) * (0.95 if heavy else 0.8)
-    lit = np.clip(0.5 + 0.55 * (density - lean), 0, 1) * (0.35 + 0.65 * np.exp(-np.hypot(x - at_x, y - at_y) / 0.6))
+    lit = np.clip(0.5 + 0.55 * (density - lean), 0, 1) * (
+        0.35 + 0.65 * np.exp(-np.hypot(x - at_x, y - at_y) / 0.6)
+    )
     if heavy:
         lit *= 0.45
     _cloud_colours(canvas, scene, cover, lit, end)
@@ -130,7 +137,9 @@ def clouds(canvas: Canvas, scene: Scene) -> None:
 def _cloud_colours(canvas: Canvas, scene: Scene, cover: Field, lit: Field, end: float) -> None:
     palette = scene.palette
     shade = mix(mix(palette.sky[1], palette.sky[3], 0.5), palette.near, 0.22)
-    colours = look_up(ramp((shade, mix(shade, palette.sky[-1], 0.6), mix(palette.light, palette.sky[-1], 0.25))), lit)
+    colours = look_up(
+        ramp((shade, mix(shade, palette.sky[-1], 0.6), mix(palette.light, palette.sky[-1], 0.25))), lit
+    )
     size = (min(canvas.height, round(canvas.height * cover.shape[0] / canvas.coarse(2)[0])), canvas.width)
     picture = np.stack([enlarge(channel, size) for channel in colours])
     thin = smooth(end, 0.9 * end, canvas.y[: size[0]])
@@ -143,7 +152,9 @@ def rainbow(canvas: Canvas, scene: Scene) -> None:
     middle = (1 - scene.light[0]) * canvas.span[1]
     far = np.hypot(canvas.across(shape) - middle, canvas.down(shape) - horizon(canvas, scene) - 0.1)
     share = (far - 0.44) / 0.09
-    bow = look_up(ramp([rgb(code) for code in "7d3cc8 2a6fdb 3cbf7e f5e018 f2711c e8203a".split()]), share)
+    bow = look_up(
+        ramp([rgb(code) for code in ("7d3cc8", "2a6fdb", "3cbf7e", "f5e018", "f2711c", "e8203a")]), share
+    )
     visible = bell(share - 0.5, 0.32) * 0.4
     for channel in range(3):
         light = canvas.full(visible * bow[channel])

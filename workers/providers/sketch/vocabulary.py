@@ -1,4 +1,4 @@
-"""The words a prompt is read for. Two words with an underscore are a phrase; plurals are found by themselves."""
+"""The words a prompt is read for. An underscore joins a phrase; plurals are found by themselves."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     "weather": {
         "rain": "rain rainy drizzle downpour storm stormy thunderstorm monsoon",
         "snow": "snow snowy snowfall snowing blizzard snowflake",
-        "fog": "fog foggy mist misty haze hazy",
+        "fog": "sea_of_fog sea_of_clouds fog foggy mist misty haze hazy",
     },
     "season": {
         "spring": "spring blossom cherry_blossom sakura",
@@ -35,13 +35,18 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     "place": {
         "space": "space galaxy nebula cosmos universe cosmic planet outer_space interstellar",
         "mountains": "mountain peak alps ridge summit cliff fjord volcano valley himalaya canyon",
-        "city": "city skyline cityscape urban downtown skyscraper metropolis tokyo york manhattan building cyberpunk",
+        "city": "city skyline cityscape urban downtown skyscraper "
+        "metropolis tokyo york manhattan building cyberpunk",
         "forest": "forest wood woodland pine jungle grove conifer fir spruce taiga tree",
-        "water": "sea ocean lake water beach coast coastal river bay shore harbor harbour wave seascape island lagoon fjord",
+        "water": "sea ocean lake water beach coast coastal river "
+        "bay shore harbor harbour wave seascape island lagoon fjord",
         "dunes": "desert dune sahara sand",
-        "meadow": "meadow field flower garden wildflower poppy tulip lavender daisy rose grass prairie bloom sunflower",
+        "meadow": "meadow field flower garden wildflower poppy tulip "
+        "lavender daisy rose grass prairie bloom sunflower buttercup "
+        "dandelion crocus peony cornflower bluebell",
         "hills": "hill countryside farmland landscape pasture highland moor tuscany",
-        "abstract": "abstract silk flow fluid pattern texture ribbon psychedelic fractal geometric marble gradient",
+        "abstract": "abstract silk flow fluid pattern texture "
+        "ribbon psychedelic fractal geometric marble gradient",
     },
     "subject": {
         "cat": "cat kitten kitty feline",
@@ -76,6 +81,14 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "oil": "oil_painting painterly impressionist impressionism van_gogh monet",
         "film": "film analog analogue polaroid grainy cinematic",
     },
+    "bloom": {
+        "d8342c": "poppy",
+        "f5c51a": "sunflower buttercup dandelion",
+        "8f6bd0": "lavender crocus",
+        "f4f0f2": "daisy",
+        "e0607e": "rose tulip peony",
+        "4f7fe0": "cornflower bluebell",
+    },
     "colour": {
         "c8102e": "red crimson scarlet ruby",
         "7a1f2b": "maroon burgundy",
@@ -97,7 +110,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "8e9299": "grey gray silver",
     },
 }
-"""Kind to name to the words that mean it. A word may stand in several kinds; a colour's name is its hex code."""
+"""Kind to name to words that mean it; a word may mean several. Blooms and colours are named by hex code."""
 
-SKY_WORDS: Final = frozenset({"sky", "skies", "light", "glow", "background", "horizon"})
-"""Nouns whose colour is the picture's."""
+SKY_WORDS: Final = frozenset({"abstract", "sky", "skies", "light", "glow", "background", "horizon"})
+"""Nouns whose colour is the whole picture's."""

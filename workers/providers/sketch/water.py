@@ -4,7 +4,7 @@ import numpy as np
 
 from workers.providers.sketch.canvas import Canvas
 from workers.providers.sketch.colour import mix
-from workers.providers.sketch.field import bell, sample, smooth, tile
+from workers.providers.sketch.field import sample, smooth, tile
 from workers.providers.sketch.scene import Scene
 from workers.providers.sketch.sky import horizon, light_place
 
@@ -37,7 +37,6 @@ def water(canvas: Canvas, scene: Scene) -> None:
 def _glitter(canvas: Canvas, scene: Scene, waves: np.ndarray, drop: np.ndarray, top: int) -> None:
     """Paint the path of light: wave faces that happen to mirror the sun, the wider the nearer."""
     x, _ = light_place(canvas, scene)
-    path = bell(canvas.x - x, 1) * 0
-    path = np.exp(-(((canvas.x - x) / (0.035 + 0.3 * np.clip(drop, 0, None))) ** 2))
-    spark = smooth(0.35, 1.3, waves) * path * 0.95 + path * 0.22
+    path = np.exp(-(((canvas.x - x) / (0.035 + 0.3 * np.clip(drop, 0, 0.5))) ** 2))
+    spark = (smooth(0.35, 1.3, waves) * 0.95 + 0.22) * path / (1 + np.clip(drop - 0.5, 0, None))
     canvas.shine(spark * smooth(0, 0.01, drop), scene.palette.light, top=top)

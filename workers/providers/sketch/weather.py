@@ -15,7 +15,10 @@ def fog(canvas: Canvas, scene: Scene) -> None:
     shape = canvas.coarse(4)
     drift = noise(scene.stream("fog"), shape, (5 * canvas.span[0], 1.4 * canvas.span[1]), octaves=4)
     low = bell(canvas.down(shape) - horizon(canvas, scene) - 0.05, 0.22)
-    canvas.cover(canvas.full(np.clip(low * (0.62 + 0.3 * drift), 0, 0.92)), mix(scene.palette.haze, rgb("ffffff"), 0.12))
+    canvas.cover(
+        canvas.full(np.clip(low * (0.62 + 0.3 * drift), 0, 0.92)),
+        mix(scene.palette.haze, rgb("ffffff"), 0.12),
+    )
 
 
 def rain(canvas: Canvas, scene: Scene) -> None:
@@ -28,7 +31,11 @@ def rain(canvas: Canvas, scene: Scene) -> None:
     for x, y, long in stream.random((int(700 * canvas.span[0] * canvas.span[1]), 3)).tolist():
         start = (x * 1.2 - 0.1) * canvas.width, y * canvas.height
         reach = (0.02 + 0.06 * long) * canvas.unit
-        pen.line((*start, start[0] + slant * reach, start[1] + reach), fill=int(40 + 120 * long), width=max(1, int(canvas.unit / 600)))
+        pen.line(
+            (*start, start[0] + slant * reach, start[1] + reach),
+            fill=int(40 + 120 * long),
+            width=max(1, int(canvas.unit / 600)),
+        )
     canvas.shine(np.asarray(sheet, np.float32) / 255 * 0.55, rgb("dfe8f2"))
 
 

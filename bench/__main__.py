@@ -1,0 +1,76 @@
+"""`python -m bench`: measures this checkout and prints ratios. Nothing here ever fails for being slow."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from app.errors import SetupError
+from bench import accept, report
+from bench.house import open_house
+from bench.numbers import Table
+from bench.run import Run
+
+SECTIONS: Final[dict[str, Callable[[Run], Table]]] = {
+    "accept": accept.measure,
+}
+BY_DEFAULT: Final = ("accept",)
+
+
+def _chosen(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if unknown := set(names) - set(SECTIONS):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: choose from {', '.join(SECTIONS)}")
+    return names
+
+
+@click.command()
+@click.option(
+    "--only",
+    callback=_chosen,
+    default=",".join(BY_DEFAULT),
+    show_default=True,
+    help=f"Sections, separated by commas, from: {', '.join(SECTIONS)}.",
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0.2), default=3.0, show_default=True, help="Of one measurement."
+)
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the report here.")
+def main(only: list[str], rounds: int, seconds: float, markdown: Path | None) -> None:
+    """Measure Darkroom against bare baselines in the same minute: A, B, A, B, …; medians [min-max]."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    out = report.console()
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        out.print(f"[dim]{time.monotonic() - began:5.0f} s  {what}[/dim]", highlight=False)
+
+    tables = []
+    try:
+        with open_house(say) as house:
+            for name in only:
+                table = SECTIONS[name](Run(house=house, rounds=rounds, seconds=seconds, say=say))
+                report.draw(table, out)
+                tables.append(table)
+    except SetupError as error:
+        raise click.ClickException(error.message) from error
+    facts = report.circumstances(sys.argv[1:])
+    for name, fact in facts.items():
+        out.print(f"  {name:<13} {fact}", markup=False, highlight=False)
+    if markdown is not None:
+        markdown.write_text(report.markdown(tables, facts))
+        out.print(f"\nWritten to {markdown}.")
+    out.print(
+        "\nRatios travel between machines, rates do not. What was decided from such numbers:"
+        "\ndocs/decisions/0003-wsgi-server.md; the other sections: python -m bench --help",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The door: accepted jobs per second over HTTP, against a bare Flask route doing one INSERT.
+
+Both under the product's WSGI server with its settings, one process, on the same PostgreSQL.
+"""
+
+from dataclasses import dataclass
+
+from bench import plain_route
+from bench.load import Measured, drive, post
+from bench.house import BODY
+from bench.numbers import Series, Table, against_goal, interleaved, ratios, series
+from bench.programs import Running, free_port
+from bench.run import Run
+
+GOAL = 0.80
+BUSY = 8
+"""Connections of the throughput measurement; inserts stop getting faster at about four in flight."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    name: str
+    port: int
+    request: bytes
+    server: Running
+
+
+@dataclass(frozen=True)
+class _Round:
+    alone: Measured
+    busy: Measured
+    cpu: float
+    postgres_cpu: float
+
+
+def measure(run: Run) -> Table:
+    """Give the table of the door."""
+    house, ports = run.house, (free_port(), free_port())
+    ours = house.start_server(
+        "web", server="granian", application="app.web:from_environment", port=ports[0]
+    )
+    bare = house.start_server(
+        "bare route", server="granian", application="bench.plain_route:application", port=ports[1]
+    )
+    with ours, bare:
+        sides = (
+            _Side("POST /v1/images/generate", ports[0], house.request(), ours),
+            _Side("bare Flask route, one INSERT", ports[1], post(plain_route.PATH, BODY, {}), bare),
+        )
+        for side in sides:
+            drive(side.request, port=side.port, connections=BUSY, seconds=min(1.0, run.seconds)).only(202)
+        found: dict[str, list[_Round]] = {side.name: [] for side in sides}
+        for number, side in interleaved(run.rounds, sides):
+            run.say(f"accept, round {number + 1} of {run.rounds}: {side.name}")
+            house.empty()
+            found[side.name].append(_measure(run, side))
+    return _table(found)
+
+
+def _measure(run: Run, side: _Side) -> _Round:
+    alone = drive(side.request, port=side.port, connections=1, seconds=run.seconds / 2).only(202)
+    before, postgres = side.server.cpu(), run.house.server_cpu("postgres")
+    busy = drive(side.request, port=side.port, connections=BUSY, seconds=run.seconds).only(202)
+    requests = len(busy.latencies)
+    return _Round(
+        alone=alone,
+        busy=busy,
+        cpu=(side.server.cpu() - before) / requests,
+        postgres_cpu=(run.house.server_cpu("postgres") - postgres) / requests,
+    )
+
+
+def _table(found: dict[str, list[_Round]]) -> Table:
+    table = Table(
+        f"Door: accepted requests, {BUSY} connections, and latency of a single one",
+        ("", "requests/s", "CPU µs, web", "CPU µs, PostgreSQL", "1 client: p50 ms", "1 client: p99 ms"),
+    )
+    figures = {name: _figures(rounds) for name, rounds in found.items()}
+    for name, (rate, cpu, postgres, p50, p99) in figures.items():
+        table.rows.append(
+            (name, rate.show(), cpu.show(), postgres.show(), p50.show(".2f"), p99.show(".2f"))
+        )
+    ours, bare = figures.values()
+    rate, *others = (ratios(a, b) for a, b in zip(ours, bare, strict=True))
+    table.rows.append(("ratio", against_goal(rate, at_least=GOAL), *(other.show(".2f") for other in others)))
+    return table
+
+
+def _figures(rounds: list[_Round]) -> tuple[Series, ...]:
+    return (
+        series(rounds, lambda one: one.busy.rate),
+        series(rounds, lambda one: one.cpu * 1e6),
+        series(rounds, lambda one: one.postgres_cpu * 1e6),
+        series(rounds, lambda one: one.alone.latency(0.50)),
+        series(rounds, lambda one: one.alone.latency(0.99)),
+    )

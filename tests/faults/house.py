@@ -1,0 +1,228 @@
+"""The whole house for a fault test: real servers, a catalogue with a job that waits, and what was promised."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from servers.processes import Process, Processes
+from sqlalchemy.engine import Row
+
+import invariants
+from app.broker import Broker
+from app.db import Database, bell, connect
+from app.dispatch import Relay
+from app.domain import catalog
+from app.domain.spec import Operation
+from app.intake import Intake, Wish
+from app.local.stack import Stack
+from app.settings import Settings
+from app.storage import Storage, output_key
+from conftest import Account
+from waiting import unless_away
+
+QUEUE = "cpu"
+WORKER_APP = "faults.fault_worker"
+T = TypeVar("T")
+
+
+@dataclass
+class House:
+    """What a fault test works with; `accepted` are the jobs it was promised."""
+
+    stack: Stack
+    settings: Settings
+    database: Database
+    storage: Storage
+    account: Account
+    processes: Processes
+    intake: Intake
+    gate: Path
+    accepted: list[UUID] = field(default_factory=list)
+
+    def submit(self, model: str = "sketch", *, images: int = 1, size: int = 64) -> UUID:
+        """Have a job accepted through the product's own intake; a `gated` one waits for `open_gate`."""
+        wish = Wish(
+            operation=Operation.TEXT_TO_IMAGE,
+            model=model,
+            prompt=str(self.gate),
+            num_images=images,
+            width=size,
+            height=size,
+            fields={},
+        )
+        job_id = self.intake.submit(wish, account_id=self.account.id, dialect="realm").job_id
+        self.accepted.append(job_id)
+        return job_id
+
+    def open_gate(self) -> None:
+        """Let the gated jobs go on."""
+        self.gate.touch()
+
+    def worker(self, **options: Any) -> Process:
+        """Start a worker that knows the catalogue's three providers; returns at once."""
+        return self.processes.worker(app=WORKER_APP, queue=QUEUE, **options)
+
+    def until(self, condition: Callable[[], T], *, within: float = 20) -> T:
+        """Wait for a condition, restarting the servers that die meanwhile; gives its value."""
+        found: list[T] = []
+
+        def holds() -> bool:
+            if value := unless_away(condition):
+                found.append(value)
+            return bool(found)
+
+        came = self.stack.supervisor.watch(until=holds, within=timedelta(seconds=within))
+        assert came, f"not within {within:g} s\n{self.situation()}"
+        return found[0]
+
+    def job(self, job_id: UUID) -> Row[Any]:
+        """Give a job's row."""
+        with self.database.autocommit() as tx:
+            return tx.exec_driver_sql("SELECT * FROM jobs WHERE id = %(id)s", {"id": job_id}).one()
+
+    def outputs(self, job_id: UUID) -> list[Row[Any]]:
+        """Give a job's outputs in order."""
+        with self.database.autocommit() as tx:
+            return list(
+                tx.exec_driver_sql("SELECT * FROM outputs WHERE job_id = %(id)s ORDER BY index", {"id": job_id})
+            )
+
+    def reasons(self, job_id: UUID) -> list[str]:
+        """Give the reasons of a job's events in order."""
+        with self.database.autocommit() as tx:
+            rows = tx.exec_driver_sql(
+                "SELECT reason FROM job_events WHERE job_id = %(id)s ORDER BY id", {"id": job_id}
+            )
+            return [row.reason for row in rows]
+
+    def objects(self, job_id: UUID, *, attempt: int) -> list[str]:
+        """Give the keys under which an attempt has objects in the store."""
+        job = self.job(job_id)
+        one = output_key(
+            job.account_id,
+            job.created_at.date(),
+            job_id=job_id,
+            attempt=attempt,
+            index=0,
+            sha256="0" * 16,
+            extension="x",
+        )
+        return [found.key for found in self.storage.list(one.rpartition("/")[0] + "/")]
+
+    def half_done(self, *, within: float = 30) -> tuple[UUID, Process]:
+        """Submit a job of two images and return it when its first lies in the store; with who works on it."""
+        job_id = self.submit("gated", images=2)
+        self.until(lambda: self.objects(job_id, attempt=1), within=within)
+        return job_id, self.processes.owner(self.job(job_id).lease_owner)
+
+    def all_ended(self) -> bool:
+        """Whether no job is queued or processing any more."""
+        with self.database.autocommit() as tx:
+            return not tx.exec_driver_sql(
+                "SELECT 1 FROM jobs WHERE status IN ('queued', 'processing') LIMIT 1"
+            ).first()
+
+    def ends_well(self, *, within: float = 30) -> None:
+        """Wait until every job has ended, then hold all invariants against database and store."""
+        self.until(self.all_ended, within=within)
+        invariants.assert_all_hold(self.database, self.storage, accepted=self.accepted)
+
+    def all_completed(self) -> bool:
+        """Whether every accepted job is completed."""
+        return all(self.job(job_id).status == "completed" for job_id in self.accepted)
+
+    def situation(self) -> str:
+        """Give what a failing test should show: unfinished jobs, and the last words of every process."""
+        try:
+            with self.database.autocommit() as tx:
+                rows = tx.exec_driver_sql(
+                    "SELECT id, status, attempt, failures, crashes, error_code, run_at - now() AS due_in, "
+                    "now() - dispatched_at AS dispatched_ago, lease_until - now() AS lease FROM jobs "
+                    "WHERE status NOT IN ('completed', 'failed', 'cancelled') LIMIT 20"
+                )
+                jobs = "\n".join(str(row._mapping) for row in rows)  # noqa: SLF001 - public, despite its name
+        except Exception as error:  # noqa: BLE001 - whatever is broken must not hide the logs
+            jobs = repr(error)
+        return f"{jobs}\n{self.processes.last_words()}"
+
+
+@contextmanager
+def opened(
+    stack: Stack, settings: Settings, database: Database, storage: Storage, account: Account, *, folder: Path
+) -> Iterator[House]:
+    """Give a house on these settings; afterwards none of its processes is left."""
+    doorbell = bell.Doorbell(database)
+    doorbell.start()
+    intake = Intake(
+        settings,
+        database=database,
+        storage=storage,
+        catalog=catalog.load(settings.models_file),
+        doorbell=doorbell,
+    )
+    try:
+        with Processes(settings, database, logs=folder) as processes:
+            yield House(
+                stack=stack,
+                settings=settings,
+                database=database,
+                storage=storage,
+                account=account,
+                processes=processes,
+                intake=intake,
+                gate=folder / "gate",
+            )
+    finally:
+        doorbell.stop()
+
+
+@pytest.fixture
+def fault_settings(settings: Settings, tmp_path: Path) -> Settings:
+    models = Path(__file__).with_name("models.yaml")
+    return settings.model_copy(update={"models_file": models, "state": tmp_path})
+
+
+@pytest.fixture
+def house(
+    stack: Stack,
+    fault_settings: Settings,
+    database: Database,
+    storage: Storage,
+    account: Account,
+    tmp_path: Path,
+) -> Iterator[House]:
+    """The house with nothing running in it yet, but for the servers."""
+    with opened(stack, fault_settings, database, storage, account, folder=tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def relaying(house: House) -> Iterator[Relay]:
+    """Run a relay in a thread of this process: for tests in which nothing happens to it."""
+    database = connect(house.settings, pool_size=2, application_name="relay of a test")
+    broker = Broker(house.settings)
+    relay = Relay(house.settings, database, broker, catalog.load(house.settings.models_file))
+    stop = threading.Event()
+    thread = threading.Thread(target=relay.run, args=(stop,), name="relay")
+    thread.start()
+    try:
+        yield relay
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        broker.close()
+        database.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def relay(house: House) -> Iterator[Relay]:
+    """A relay that runs in a thread for the whole test."""
+    with relaying(house) as running:
+        yield running

@@ -1,0 +1,84 @@
+"""Workers that are killed, frozen, drained or poisoned in the middle of a job."""
+
+import os
+import signal
+from typing import Literal
+
+import pytest
+from house import House
+from servers.processes import pid_of
+
+pytest_plugins = ["house"]
+pytestmark = pytest.mark.usefixtures("relay")
+
+
+def test_a_killed_workers_job_is_done_by_another_and_only_its_outputs_show(house: House) -> None:
+    house.processes.await_workers(house.worker(slots=1), house.worker(slots=1))
+    job_id, victim = house.half_done()
+    victim.kill()
+    house.open_gate()
+    house.ends_well()
+    assert house.reasons(job_id) == ["submitted", "claimed", "lease_lost", "claimed", "completed"]
+    left_behind = set(house.objects(job_id, attempt=1))
+    assert left_behind.isdisjoint(output.key for output in house.outputs(job_id))
+    assert (house.job(job_id).crashes, house.job(job_id).failures) == (1, 1)
+
+
+def test_a_killed_pool_child_costs_its_job_one_attempt_and_the_worker_nothing(house: House) -> None:
+    worker = house.worker(slots=2)
+    house.processes.await_workers(worker)
+    job_id, _ = house.half_done()
+    os.kill(pid_of(house.job(job_id).lease_owner), signal.SIGKILL)
+    house.open_gate()
+    house.ends_well()
+    assert house.reasons(job_id) == ["submitted", "claimed", "lease_lost", "claimed", "completed"]
+    assert worker.alive
+
+
+def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_wakes(house: House) -> None:
+    house.processes.await_workers(house.worker(slots=1), house.worker(slots=1, pool="threads"))
+    job_id, zombie = house.half_done()
+    zombie.freeze()
+    house.open_gate()
+    house.ends_well()
+    before = (house.job(job_id), house.outputs(job_id))
+    assert house.objects(job_id, attempt=1)
+    zombie.thaw()
+    house.until(lambda: not house.objects(job_id, attempt=1))
+    assert (house.job(job_id), house.outputs(job_id)) == before
+    assert zombie.alive
+    house.ends_well()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_drained_worker_gives_its_jobs_back_uncharged_and_ends_by_itself(
+    house: House, pool: Literal["prefork", "threads"]
+) -> None:
+    worker = house.worker(slots=2, pool=pool)
+    house.processes.await_workers(worker)
+    jobs = [house.half_done()[0], house.half_done()[0]]
+    worker.send(signal.SIGTERM)
+    grace = house.settings.drain_grace.total_seconds()
+    house.until(lambda: not worker.alive, within=grace + 5)
+    assert worker.exit_status() == 0
+    for job_id in jobs:
+        assert house.reasons(job_id) == ["submitted", "claimed", "drained"]
+        assert house.objects(job_id, attempt=1) == []
+    house.open_gate()
+    house.processes.await_workers(house.worker(slots=2))
+    house.ends_well()
+    for job_id in jobs:
+        job = house.job(job_id)
+        assert (job.status, job.attempt, job.failures, job.crashes) == ("completed", 2, 0, 0)
+
+
+def test_a_job_that_kills_its_worker_each_time_fails_and_its_neighbours_complete(house: House) -> None:
+    worker = house.worker(slots=2)
+    house.processes.await_workers(worker)
+    poison = house.submit("poison")
+    neighbours = [house.submit() for _ in range(12)]
+    house.ends_well()
+    job = house.job(poison)
+    assert (job.status, job.error_code, job.attempt) == ("failed", "worker_crashed", 3)
+    assert {house.job(job_id).status for job_id in neighbours} == {"completed"}
+    assert worker.alive
