@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from http import HTTPStatus
-from itertools import islice
 from typing import Any, Final, Self
 from urllib.parse import quote
 from uuid import UUID
@@ -41,9 +39,7 @@ CONNECT_TIMEOUT: Final = timedelta(seconds=3)
 READ_TIMEOUT: Final = timedelta(seconds=20)
 """How long the store may be silent."""
 POOL_SIZE: Final = 32
-"""Connections kept open; more threads than this open short-lived ones."""
-_PAGE: Final = 1000
-_LONGEST_KEY: Final = 1024
+"""Connections kept open; more threads than that open short-lived ones."""
 _MISSING: Final = frozenset({"NoSuchKey", "NoSuchVersion"})
 _TEMPORARY: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 _DAMAGED: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"})
@@ -55,7 +51,7 @@ _REMEDY: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """What the store itself knows of an object: size in bytes, when it was written by the store's clock."""
+    """What the store itself knows of an object: size in bytes, and when it was written, by its own clock."""
 
     key: str
     size: int
@@ -84,8 +80,8 @@ def input_key(account_id: UUID, day: date, *, upload_id: UUID, role: str, sha256
 class ObjectStream:
     """The bytes of an object or of a range of it, in pieces of at most 64 KiB; iterate once.
 
-    It holds a connection until read to the end or closed; `close()` may come at any time and twice, and
-    Flask calls it on a response's body. Iterating raises StorageDown when the store breaks off.
+    It holds a connection until it is read to the end or closed, which may happen at any time, and twice.
+    Iterating raises StorageDown when the store breaks off.
     """
 
     def __init__(self, response: BaseHTTPResponse, store: "Storage") -> None:
@@ -96,14 +92,9 @@ class ObjectStream:
             """Number of bytes that will come: fewer than asked for when the object ends before."""
 
     def __iter__(self) -> Iterator[bytes]:
-        chunks = self._response.stream(CHUNK_BYTES, decode_content=False)
         try:
-            while True:
-                with self._store.translated():
-                    chunk = next(chunks, b"")
-                if not chunk:
-                    return
-                yield chunk
+            with self._store.translated():
+                yield from self._response.stream(CHUNK_BYTES, decode_content=False)
         finally:
             self.close()
 
@@ -116,9 +107,9 @@ class ObjectStream:
 class Storage:
     """One bucket of an S3 store. Threads may share it; a forked process opens its own.
 
-    Every method may raise StorageDown (the store is away or overloaded, or the bucket is gone; the same call
-    may work later), SetupError (it refuses our credentials, or a request as such) and, for a key that no
-    store takes, DarkroomError. What did not time out is tried up to three times; all of it is idempotent.
+    Every method may raise StorageDown (the store is away or overloaded, or the bucket gone; the same call may
+    work later), SetupError (it refuses our key, or a request as such) and, for a key that no store takes,
+    DarkroomError. What did not time out is tried up to three times; all of it is idempotent.
     """
 
     def __init__(self, client: Minio, bucket: str, *, endpoint: str, public: Minio | None = None) -> None:
@@ -152,7 +143,6 @@ class Storage:
             ObjectCorrupt: the store holds other bytes; they were deleted if that was possible.
         """
         _check(key)
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         with self.translated(key):
             written = self._client.put_object(
                 self._bucket,
@@ -162,21 +152,21 @@ class Storage:
                 content_type=media_type,
                 part_size=MAX_PART_SIZE,  # minio splits at 5 MB, and several parts have nobody's MD5 as ETag
             )
-            found = self._client.stat_object(self._bucket, key)
-        if written.etag == found.etag == md5 and found.size == len(data):
-            return
-        # The ETag in an encrypted bucket is not the MD5: there only the bytes can tell.
-        if self.get(key) != data:
+        if not self._holds(key, data, etag=written.etag):
             with contextlib.suppress(DarkroomError):
                 self.delete([key])
             raise ObjectCorrupt(f"The object store did not keep the {len(data)} bytes of {key} as sent.")
 
-    def get(self, key: str) -> bytes:
-        """Give the object's bytes.
+    def _holds(self, key: str, data: bytes, *, etag: str | None) -> bool:
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        try:
+            # In an encrypted bucket the ETag is not the MD5: there only the bytes can tell.
+            return (etag == md5 and self.stat(key).size == len(data)) or self.get(key) == data
+        except ObjectMissing:
+            return False
 
-        Raises:
-            ObjectMissing: there is no such object.
-        """
+    def get(self, key: str) -> bytes:
+        """Give the object's bytes; ObjectMissing when there is no such object."""
         return b"".join(self.open_range(key))
 
     def get_verified(self, key: str, *, sha256: str) -> bytes:
@@ -214,11 +204,7 @@ class Storage:
         return stream
 
     def stat(self, key: str) -> StoredObject:
-        """Give what the store knows of the object.
-
-        Raises:
-            ObjectMissing: there is no such object.
-        """
+        """Give what the store knows of the object; ObjectMissing when there is no such object."""
         _check(key)
         with self.translated(key):
             try:
@@ -257,21 +243,14 @@ class Storage:
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[StoredObject]:
         """Give the objects whose key starts with this text, in the order of keys, after key `start_after`."""
         found = self._client.list_objects(self._bucket, prefix, recursive=True, start_after=start_after)
-        while True:
-            with self.translated():
-                page = [_stored(item) for item in islice(found, _PAGE)]
-            yield from page
-            if len(page) < _PAGE:
-                return
+        with self.translated():
+            yield from map(_stored, found)
 
     def presigned_get(self, key: str, *, expires: timedelta, filename: str, media_type: str) -> str:
         """Give a link for anybody to the object, at the store's public endpoint, without asking the store.
 
         It works for `expires`, in whole seconds and between one second and seven days, and serves the object
-        as this media type; browsers save it as `filename`.
-
-        Raises:
-            SetupError: DARKROOM_S3_PUBLIC_ENDPOINT is not set.
+        as this media type; browsers save it as `filename`. SetupError without a public endpoint.
         """
         _check(key)
         if self._public is None:
@@ -312,7 +291,7 @@ class Storage:
             return ObjectMissing(f"The object store holds no {key}.")
         if code in _DAMAGED:
             return ObjectCorrupt(f"{said}; {key} was damaged on its way.")
-        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if code == "InvalidRange":
             return RangeNotSatisfiable()
         return StorageDown(said) if status in _TEMPORARY else SetupError(f"{said}; {_REMEDY}")
 
@@ -424,4 +403,4 @@ def _check(key: str) -> None:
 def _problem_with(key: str) -> str | None:
     if not key.isprintable() or not {"", ".", ".."}.isdisjoint(key.split("/")):
         return "it has an unprintable character, or a part that is empty, '.' or '..'"
-    return "it is longer than 1024 bytes" if len(key.encode()) > _LONGEST_KEY else None
+    return "it is longer than 1024 bytes" if len(key.encode()) > 1024 else None  # noqa: PLR2004  # S3's limit

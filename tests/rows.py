@@ -27,9 +27,7 @@ def make_spec(**changes: Any) -> JobSpec:
     return JobSpec(**{**fields, **changes})
 
 
-def insert_job(
-    database: Database, account_id: UUID, *, spec: JobSpec | None = None, **columns: Any
-) -> UUID:
+def insert_job(database: Database, account_id: UUID, *, spec: JobSpec | None = None, **columns: Any) -> UUID:
     """A queued job that is due, unless `columns` say otherwise; times are given as SQL text."""
     spec = spec or make_spec()
     values: dict[str, Any] = {

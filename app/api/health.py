@@ -1,10 +1,28 @@
 """/healthz: this process answers. /readyz: it can accept a job. For Kubernetes' probes; no key needed."""
 
+from typing import Annotated, Final, Literal
+
 from flask import Blueprint, Response
+from pydantic import BaseModel, Field
 
 from app import __version__, health
 from app.api import http
+from app.api.operations import Operation
 from app.api.services import Services
+
+
+class Alive(BaseModel):
+    """This process answers."""
+
+    status: Literal["ok"]
+    version: Annotated[str, Field(description="Darkroom's", examples=[__version__])]
+
+
+class Readiness(BaseModel):
+    """Whether a job can be accepted, and what each check says: ok, or what is wrong."""
+
+    status: Literal["ok", "unavailable"]
+    checks: Annotated[dict[str, str], Field(examples=[{"database": "ok", "store": "ok"}])]
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -13,16 +31,41 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.get("/healthz")
     def alive() -> Response:
-        return http.json_response({"status": "ok", "version": __version__})
+        return http.json_response(Alive(status="ok", version=__version__).model_dump())
 
     @made.get("/readyz")
     def ready() -> Response:
         findings = health.ready(services.database, services.storage)
         well = all(finding.well for finding in findings)
-        content = {
-            "status": "ok" if well else "unavailable",
-            "checks": {f.name: "ok" if f.well else f.says for f in findings},
-        }
-        return http.json_response(content, 200 if well else 503)
+        shown = Readiness(
+            status="ok" if well else "unavailable",
+            checks={f.name: "ok" if f.well else f.says for f in findings},
+        )
+        return http.json_response(shown.model_dump(), 200 if well else 503)
 
     return made
+
+
+_TAG: Final = "Health"
+OPERATIONS: Final = (
+    Operation(
+        name="isAlive",
+        method="GET",
+        path="/healthz",
+        summary="Does this web process answer?",
+        description="For liveness probes; asks no other server.",
+        answers={200: Alive},
+        secured=False,
+        tag=_TAG,
+    ),
+    Operation(
+        name="isReady",
+        method="GET",
+        path="/readyz",
+        summary="Can it accept a job?",
+        description="For readiness probes: 503 while Postgres or the object store cannot be used.",
+        answers={200: Readiness, 503: Readiness},
+        secured=False,
+        tag=_TAG,
+    ),
+)

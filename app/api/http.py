@@ -5,7 +5,8 @@ Nothing here knows a dialect's words; each dialect passes what is its own.
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -23,6 +24,7 @@ from app.errors import (
     MalformedBody,
     MethodNotAllowed,
     NotFound,
+    RequestError,
     UnsupportedMedia,
 )
 from app.intake import Once
@@ -30,26 +32,39 @@ from app.intake import Once
 M = TypeVar("M", bound=BaseModel)
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_FORM_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
+_MOST_WARNINGS: Final = 10
+_JSON_KINDS: Final = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
 
 
-def _clean(text: str) -> str:
+def _no_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain NUL characters; remove them")
     return text
 
 
-def _no_disguise(value: object) -> object:
+def _json_number(value: object) -> object:
     # Pydantic's lax mode takes false for 0.0 and "2" for 2; its strict mode refuses 2.0 for an integer.
-    if isinstance(value, bool | str):
-        kind = "a boolean" if isinstance(value, bool) else "a string"
-        raise ValueError(f"must be a JSON number, not {kind}")  # noqa: TRY004 - pydantic collects these
+    if kind := _JSON_KINDS.get(type(value)):
+        raise ValueError(f"must be a JSON number, not {kind}")
     return value
 
 
-CleanText = Annotated[str, AfterValidator(_clean)]
-"""Text that Postgres can hold."""
-JSON_NUMBER: Final = BeforeValidator(_no_disguise)
+def _form_number(value: object) -> object:
+    # Pydantic takes the spellings of Python, 1_000 among them.
+    if not isinstance(value, str) or not _FORM_NUMBER.fullmatch(value):
+        raise ValueError("must be a number in digits, such as 2 or 0.5")
+    return value
+
+
+NO_NUL: Final = AfterValidator(_no_nul)
+"""For texts: Postgres cannot hold NUL."""
+JSON_NUMBER: Final = BeforeValidator(_json_number)
 """For numbers in JSON bodies: neither a string nor a boolean will do."""
+FORM_NUMBER: Final = BeforeValidator(_form_number)
+"""For numbers in forms and query strings, where all is text."""
+Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+"""A time as answers show it: in UTC with a Z, whatever the time zone of the database's session."""
 
 
 def read_json(incoming: Request, *, limit: int) -> dict[str, Any]:
@@ -61,30 +76,61 @@ def read_json(incoming: Request, *, limit: int) -> dict[str, Any]:
     Raises:
         UnsupportedMedia: the Content-Type is not JSON.
         BodyTooLarge: more than `limit` bytes.
-        MalformedBody: not JSON, or no object at the top; the message says where it breaks.
+        MalformedBody: cut off, not JSON, or no object at the top; the message says where it breaks.
     """
     if not incoming.is_json:
         sent = incoming.mimetype or "none"
         raise UnsupportedMedia(f"Send the body as Content-Type: application/json, not {sent[:80]}.")
-    incoming.max_content_length = limit
+    body = _read_all(incoming, limit=limit)
     try:
-        content = orjson.loads(incoming.get_data(cache=False))
-    except http.RequestEntityTooLarge:
-        raise BodyTooLarge(f"The JSON body may have at most {limit:,} bytes.") from None
+        content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        where = f"{error.msg} (line {error.lineno}, column {error.colno})"
-        raise MalformedBody(f"The body is not valid JSON: {where}") from None
+        raise MalformedBody(_json_fault(body, error)) from None
     if not isinstance(content, dict):
-        raise MalformedBody("The body must be a JSON object, { … }.")
+        raise MalformedBody('The body must be a JSON object, such as {"name": "value"}.')
     return content
 
 
+def _read_all(incoming: Request, *, limit: int) -> bytes:
+    # One byte above the limit: of a chunked body werkzeug gives the first bytes as if they were all.
+    incoming.max_content_length = limit + 1
+    try:
+        body = incoming.get_data(cache=False)
+    except http.RequestEntityTooLarge:
+        body = b""
+        over = True
+    else:
+        over = len(body) > limit
+    if over:
+        raise BodyTooLarge(f"The JSON body may have at most {limit:,} bytes.")
+    _refuse_cut_off(incoming, arrived=len(body))
+    return body
+
+
+def _refuse_cut_off(incoming: Request, *, arrived: int) -> None:
+    """A connection that broke off looks to us like the end of the body."""
+    announced = incoming.content_length
+    if announced is not None and arrived < announced:
+        raise MalformedBody(f"The body ended after {arrived:,} of {announced:,} bytes; send it again.")
+
+
+def _json_fault(body: bytes, error: orjson.JSONDecodeError) -> str:
+    if not body:
+        return "The body is empty; send a JSON object."
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:
+        return f"The body is not UTF-8 text: byte {broken.start + 1:,} is wrong; encode it as UTF-8."
+    return f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+
+
 def read_form(incoming: Request, *, limit: int) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Give the text fields and the files of a multipart body.
+    """Give the text fields and the files of a multipart body; a file input left empty counts as not sent.
 
     Raises:
         UnsupportedMedia: the Content-Type is not multipart/form-data.
         BodyTooLarge: more than `limit` bytes, or a text field or the number of parts out of all proportion.
+        MalformedBody: cut off, or without a part, as with a wrong boundary.
         InvalidFields: a field was sent more than once.
     """
     if incoming.mimetype != "multipart/form-data":
@@ -94,27 +140,69 @@ def read_form(incoming: Request, *, limit: int) -> tuple[dict[str, str], dict[st
     try:
         texts, files = incoming.form, incoming.files
     except http.RequestEntityTooLarge:
-        raise BodyTooLarge(f"The body may have at most {limit:,} bytes, in few parts.") from None
+        raise BodyTooLarge(_what_is_too_large(incoming, limit)) from None
+    _refuse_cut_off(incoming, arrived=incoming.stream.tell())
+    if not texts and not files:
+        raise MalformedBody(
+            "The body holds no part of multipart/form-data; it must begin and end with the boundary "
+            "that its Content-Type names."
+        )
     repeated = [
         FieldProblem(field=name, message="was sent more than once; send it once")
-        for name in {*texts, *files}
+        for name in dict.fromkeys((*texts, *files))
         if len(texts.getlist(name)) + len(files.getlist(name)) > 1
     ]
     if repeated:
         raise InvalidFields(*repeated)
-    return dict(texts.items()), {name: part.stream.read() for name, part in files.items()}
+    read = {name: part.stream.read() for name, part in files.items()}
+    return dict(texts.items()), {name: data for name, data in read.items() if data or files[name].filename}
 
 
-def parse(model: type[M], content: dict[str, Any]) -> M:
-    """Give the validated request.
+def _what_is_too_large(incoming: Request, limit: int) -> str:
+    if (incoming.content_length or 0) > limit:
+        return f"The body may have at most {limit:,} bytes."
+    return (
+        f"The body may have at most {limit:,} bytes, {incoming.max_form_parts} parts and "
+        f"{incoming.max_form_memory_size:,} bytes in a text field; a file needs a filename."
+    )
+
+
+def misplaced(
+    model: type[BaseModel], texts: Mapping[str, str], files: Collection[str], *, uploads: Collection[str]
+) -> list[FieldProblem]:
+    """Give a problem for each upload sent as text, each text sent as a file, and each text not in UTF-8.
+
+    Args:
+        model: the model of the text fields.
+        uploads: names of the file fields.
+    """
+    # Werkzeug puts U+FFFD where bytes are no UTF-8; that very character is hardly ever meant.
+    problems = {name: "must be text in UTF-8" for name, text in texts.items() if "\ufffd" in text}
+    problems |= {
+        name: "must be sent as a file part with a filename, not as text" for name in uploads if name in texts
+    }
+    problems |= {name: "must be sent as text, not as a file" for name in _names(model) if name in files}
+    return [FieldProblem(field=name, message=message) for name, message in problems.items()]
+
+
+def parse(model: type[M], content: Mapping[str, Any], *, besides: Sequence[FieldProblem] = ()) -> M:
+    """Give the validated request; a member that is null counts as not sent.
+
+    Args:
+        besides: problems found already, which are told with those found here.
 
     Raises:
         InvalidFields: every field that cannot be used, under its public name.
     """
+    known = {problem.field for problem in besides}
     try:
-        return model.model_validate(content)
+        made = model.model_validate({name: value for name, value in content.items() if value is not None})
     except ValidationError as error:
-        raise InvalidFields(*problems_of(error)) from None
+        found = [problem for problem in problems_of(error) if problem.field not in known]
+        raise InvalidFields(*besides, *found) from None
+    if besides:
+        raise InvalidFields(*besides)
+    return made
 
 
 def problems_of(error: ValidationError) -> list[FieldProblem]:
@@ -122,27 +210,45 @@ def problems_of(error: ValidationError) -> list[FieldProblem]:
     found: dict[str, str] = {}
     for each in error.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in each["loc"]) or "body"
-        found.setdefault(field, _sentence(each["type"], each["msg"]))
+        found.setdefault(field, _sentence(each["type"], each.get("ctx", {}), each["msg"]))
     return [FieldProblem(field=field, message=message) for field, message in found.items()]
 
 
-def _sentence(kind: str, message: str) -> str:
-    if kind == "missing":
-        return "is required"
-    text = message.removeprefix("Value error, ").removeprefix("Input should be ")
-    return (
-        text
-        if text.startswith(("must", "is ", "send"))
-        else f"must be {text}"
-        if text != message
-        else message
-    )
+_SENTENCES: Final = {
+    "missing": "is required",
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must not be blank",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is out of all range; send a smaller number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be one of {expected}",
+    "value_error": "{error}",
+}
+"""By pydantic's kinds of errors, all that our models can meet; the only pattern we use asks for a non-blank."""
+
+
+def _sentence(kind: str, context: Mapping[str, Any], message: str) -> str:
+    return _SENTENCES[kind].format_map(context) if kind in _SENTENCES else f"cannot be used: {message}"
+
+
+def _names(model: type[BaseModel]) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def unknown_fields(model: type[BaseModel], sent: Iterable[str]) -> list[str]:
     """Give a sentence for each member the request's model does not know; such members are ignored."""
-    known = {field.alias or name for name, field in model.model_fields.items()}
-    return [f"unknown field {name[:60]!r} was ignored" for name in sent if name not in known]
+    unknown = [name for name in sent if name not in _names(model)]
+    told = [f"unknown field {name[:60]!r} was ignored" for name in unknown[:_MOST_WARNINGS]]
+    more = len(unknown) - len(told)
+    return [*told, f"{more} more unknown fields were ignored"] if more else told
 
 
 def read_once(incoming: Request, *, endpoint: str, parts: Sequence[bytes]) -> Once | None:
@@ -189,6 +295,7 @@ def json_response(content: object, status: int = 200) -> Response:
     """Give an answer in JSON that no cache keeps and no browser sniffs."""
     answer = Response(orjson.dumps(content), status=status, mimetype="application/json")
     answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
 
 
@@ -198,11 +305,17 @@ def as_ours(error: http.HTTPException) -> DarkroomError:
         case http.NotFound():
             return NotFound()
         case http.MethodNotAllowed():
-            allowed = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
-            return MethodNotAllowed(f"This address answers {allowed}, not {request.method[:20]}.")
+            return MethodNotAllowed(
+                f"This address answers {', '.join(methods_of(error))}, not {request.method[:20]}."
+            )
         case http.RequestEntityTooLarge():
             return BodyTooLarge()
         case http.UnsupportedMediaType():
             return UnsupportedMedia()
         case _:
-            return MalformedBody(error.description)
+            return RequestError("Darkroom cannot read this request; check its headers, above all Host.")
+
+
+def methods_of(error: http.MethodNotAllowed) -> list[str]:
+    """Give the methods that the address does answer, but for the two that go without saying."""
+    return sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})

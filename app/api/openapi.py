@@ -1,20 +1,17 @@
 """The OpenAPI 3.1 document, made from the tables of operations and the very models that validate."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic import BaseModel
 
-from app.api.operations import Operation, Upload
+from app.api import schemas
+from app.api.operations import Operation, PathPart
+from app.api.schemas import Bodies
 
 Json = dict[str, Any]
-Schemas = dict[tuple[Any, JsonSchemaMode], JsonSchemaValue]
 
-_REF: Final = "#/components/schemas/"
 _ABOUT: Final = """\
 Image jobs on your own machines. A request that makes images answers **202** at once with a job; ask for \
 that job until its `status` is `completed`, then download each result from its `url`. A result is deleted \
@@ -90,11 +87,11 @@ def document(operations: Sequence[Operation], *, version: str, server_url: str |
     Args:
         server_url: base URL customers use; None means wherever the document was read.
     """
-    schemas, components = _schemas(operations)
+    bodies, components = schemas.of_bodies(operations)
     paths: dict[str, Json] = {}
     for each in operations:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schemas)
-    made = {
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, bodies)
+    return {
         "openapi": "3.1.0",
         "info": {
             "title": "Darkroom",
@@ -114,68 +111,9 @@ def document(operations: Sequence[Operation], *, version: str, server_url: str |
             },
         },
     }
-    renamed: Json = _readable(made)
-    return renamed
 
 
-class _JsonSchemas(GenerateJsonSchema):
-    """Pydantic's schemas as people read them: no made-up titles, nullable types in one line.
-
-    An optional field has no `default: null`: what stands for it is the model's own default. An answer leaves
-    such a field out instead of saying null.
-    """
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        del schema
-        return False
-
-    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        made = super().model_schema(schema)
-        made.pop("title", None)
-        return made
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        inner = self.generate_inner(schema["schema"])
-        if isinstance(inner.get("type"), str) and not {"enum", "const"} & inner.keys():
-            return {**inner, "type": [inner["type"], "null"]}
-        return super().nullable_schema(schema)
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        if self.get_default_value(schema) is not None:
-            return super().default_schema(schema)
-        inner = schema["schema"]
-        if self.mode == "serialization" and inner["type"] == "nullable":
-            inner = inner["schema"]
-        return self.generate_inner(inner)
-
-
-class _TextSchemas(_JsonSchemas):
-    """For forms and query strings, where nothing can be null."""
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
-
-
-def _schemas(operations: Iterable[Operation]) -> tuple[Schemas, Json]:
-    """Give the schema of each JSON body by its type and direction, and the components they refer to."""
-    wanted: dict[tuple[Any, JsonSchemaMode], None] = {}
-    for each in operations:
-        if each.request is not None and not each.uploads:
-            wanted[each.request, "validation"] = None
-        wanted |= {(a, "serialization"): None for a in each.answers.values() if _is_json(a)}
-    made, definitions = TypeAdapter.json_schemas(
-        [(kind, mode, TypeAdapter(kind)) for kind, mode in wanted],
-        ref_template=_REF + "{model}",
-        schema_generator=_JsonSchemas,
-    )
-    return made, definitions.get("$defs", {})
-
-
-def _is_json(answer: object) -> bool:
-    return answer is not None and not isinstance(answer, tuple)
-
-
-def _operation(operation: Operation, schemas: Schemas) -> Json:
+def _operation(operation: Operation, bodies: Bodies) -> Json:
     schemes = ["ApiKey", "Bearer"] if operation.bearer else ["ApiKey"]
     made: Json = {
         "operationId": operation.name,
@@ -184,70 +122,59 @@ def _operation(operation: Operation, schemas: Schemas) -> Json:
         "description": operation.description,
         "parameters": _parameters(operation),
         "responses": {
-            str(status): _answer(operation, status, schemas) for status in sorted(operation.answers)
+            str(status): _answer(operation, status, bodies) for status in sorted(operation.answers)
         },
         "security": [{scheme: []} for scheme in schemes] if operation.secured else [],
     }
     if operation.request is not None:
-        made["requestBody"] = {"required": True, "content": _body(operation, operation.request, schemas)}
+        made["requestBody"] = {"required": True, "content": _body(operation, operation.request, bodies)}
     return made
 
 
-def _body(operation: Operation, model: type[BaseModel], schemas: Schemas) -> Json:
+def _body(operation: Operation, model: type[BaseModel], bodies: Bodies) -> Json:
     if not operation.uploads:
-        content: Json = {"schema": schemas[model, "validation"]}
+        content: Json = {"schema": bodies[model, "validation"]}
         if operation.example:
             content["example"] = operation.example
         return {"application/json": content}
     encoding = {file.name: {"contentType": ", ".join(file.media_types)} for file in operation.uploads}
-    schema = _form(model, operation.uploads, operation.example or {})
+    schema = schemas.of_form(model, operation.uploads, example=operation.example or {})
     return {"multipart/form-data": {"schema": schema, "encoding": encoding}}
 
 
-def _form(model: type[BaseModel], uploads: Sequence[Upload], example: Json) -> JsonSchemaValue:
-    """Give the schema of a form's texts and files, those it cannot do without first."""
-    schema = model.model_json_schema(schema_generator=_TextSchemas)
-    fields: dict[str, Json] = schema["properties"]
-    for name, value in example.items():
-        fields[name]["examples"] = [value]
-    for file in uploads:
-        fields[file.name] = {
-            "type": "string",
-            "format": "binary",
-            "contentMediaType": "application/octet-stream",
-            "description": file.description,
-        }
-    required = [*schema["required"], *(file.name for file in uploads if file.required)]
-    ordered = dict(sorted(fields.items(), key=lambda item: item[0] not in required))
-    return {**schema, "properties": ordered, "required": required}
-
-
 def _parameters(operation: Operation) -> list[Json]:
-    found: list[Json] = []
-    for part in operation.parts:
-        schema = {"type": "string"} | ({"pattern": part.pattern} if part.pattern else {})
-        found.append(
-            {
-                "name": part.name,
-                "in": "path",
-                "required": True,
-                "description": part.description,
-                "schema": schema,
-                "example": part.example,
-            }
-        )
+    found = [_path_parameter(part) for part in operation.parts]
     if operation.query is not None:
-        schema = operation.query.model_json_schema(schema_generator=_TextSchemas)
-        required = schema.get("required", ())
-        for name, field in schema["properties"].items():
-            described = {"description": field.pop("description")} if "description" in field else {}
-            found.append(
-                {"name": name, "in": "query", "required": name in required, **described, "schema": field}
-            )
+        found += _query_parameters(operation.query)
     return [*found, _IDEMPOTENCY_KEY] if operation.idempotent else found
 
 
-def _answer(operation: Operation, status: int, schemas: Schemas) -> Json:
+def _path_parameter(part: PathPart) -> Json:
+    return {
+        "name": part.name,
+        "in": "path",
+        "required": True,
+        "description": part.description,
+        "schema": {"type": "string"} | ({"pattern": part.pattern} if part.pattern else {}),
+        "example": part.example,
+    }
+
+
+def _query_parameters(query: type[BaseModel]) -> list[Json]:
+    schema = schemas.of_texts(query)
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": field.pop("description", ""),
+            "schema": field,
+        }
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _answer(operation: Operation, status: int, bodies: Bodies) -> Json:
     answer = operation.answers[status]
     names = ["X-Request-Id"]
     if operation.counted:
@@ -260,8 +187,8 @@ def _answer(operation: Operation, status: int, schemas: Schemas) -> Json:
     }
     if isinstance(answer, tuple):
         made["content"] = {media: {"schema": {"type": "string", "format": "binary"}} for media in answer}
-    elif _is_json(answer):
-        made["content"] = {"application/json": {"schema": schemas[answer, "serialization"]}}
+    elif schemas.is_json(answer):
+        made["content"] = {"application/json": {"schema": bodies[answer, "serialization"]}}
     return made
 
 
@@ -269,20 +196,3 @@ def _says(answer: object, status: int) -> str:
     if status < HTTPStatus.BAD_REQUEST and isinstance(answer, type) and issubclass(answer, BaseModel):
         return (answer.__doc__ or "").split("\n", 1)[0]
     return _SAYS.get(status) or HTTPStatus(status).phrase
-
-
-def _readable(node: Any) -> Any:
-    """Give the document with pydantic's names for models of one name, app__api__realm__ErrorShown, shortened.
-
-    Both get their module before their name: RealmErrorShown, OutputsErrorShown.
-    """
-    if isinstance(node, dict):
-        return {_shorter(key): _readable(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_readable(each) for each in node]
-    return _REF + _shorter(node.removeprefix(_REF)) if isinstance(node, str) and _REF in node else node
-
-
-def _shorter(name: str) -> str:
-    parts = re.fullmatch(r"(?:\w+__)?(?P<module>\w+?)__(?P<model>\w+)", name)
-    return parts["module"].capitalize() + parts["model"] if parts else name

@@ -232,9 +232,9 @@ OPERATIONS: Final = (
         method="GET",
         path="/outputs/{name}",
         summary="Download an output",
-        description="The `url` from a completed job; it is known only to whom you give it and needs no key. 404 "
-        "before the image exists, 410 after it expired. Honours `Range` and `If-None-Match`; redirects where "
-        "the operator lets customers read from the object store.",
+        description="The `url` from a completed job; whoever knows it needs no key. 404 before the image "
+        "exists, 410 after it expired. Honours `Range` and `If-None-Match`. Redirects where the operator "
+        "lets customers read from the object store.",
         parts=(
             PathPart(
                 name="name",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-import pytest
 from servers.processes import Process, Processes
 from sqlalchemy.engine import Row
 
@@ -182,26 +181,6 @@ def opened(
         doorbell.stop()
 
 
-@pytest.fixture
-def fault_settings(settings: Settings, tmp_path: Path) -> Settings:
-    models = Path(__file__).with_name("models.yaml")
-    return settings.model_copy(update={"models_file": models, "state": tmp_path})
-
-
-@pytest.fixture
-def house(
-    stack: Stack,
-    fault_settings: Settings,
-    database: Database,
-    storage: Storage,
-    account: Account,
-    tmp_path: Path,
-) -> Iterator[House]:
-    """The house with nothing running in it yet, but for the servers."""
-    with opened(stack, fault_settings, database, storage, account, folder=tmp_path) as made:
-        yield made
-
-
 @contextmanager
 def relaying(house: House) -> Iterator[Relay]:
     """Run a relay in a thread of this process: for tests in which nothing happens to it."""
@@ -219,10 +198,3 @@ def relaying(house: House) -> Iterator[Relay]:
         broker.close()
         database.close()
     assert not thread.is_alive()
-
-
-@pytest.fixture
-def relay(house: House) -> Iterator[Relay]:
-    """A relay that runs in a thread for the whole test."""
-    with relaying(house) as running:
-        yield running

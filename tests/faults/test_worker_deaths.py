@@ -8,7 +8,7 @@ import pytest
 from house import House
 from servers.processes import pid_of
 
-pytest_plugins = ["house"]
+pytest_plugins = ["fault_fixtures"]
 pytestmark = pytest.mark.usefixtures("relay")
 
 

@@ -21,7 +21,7 @@ from tests.conftest import Account
 def broker(settings: Settings) -> Iterator[Broker]:
     opened = Broker(settings)
     opened.publish("cpu", [])
-    opened._connection.default_channel.client.flushall()  # noqa: SLF001 - empties the test's own server
+    opened._connection.default_channel.client.flushall()
     yield opened
     opened.close()
 
@@ -223,7 +223,7 @@ def test_the_backlogs_depth_does_not_slow_a_release(database: Database, account:
     with database.transaction() as tx:
         parameters = {"queue": "cpu", "batch": 10, "alive_within": queues.ALIVE_WITHIN}
         (plan,) = tx.exec_driver_sql(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + queues._RELEASE,  # noqa: SLF001 - its plan is the test
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + queues._RELEASE,
             parameters,
         ).scalars()
 

@@ -261,9 +261,7 @@ def test_nobody_can_move_a_job_out_of_a_terminal_status(
 ) -> None:
     if next_status is status:
         pytest.skip("staying is no move")
-    job_id = rows.insert_job(
-        database, account.id, status=status.value, finished_at="now()", error_code="x"
-    )
+    job_id = rows.insert_job(database, account.id, status=status.value, finished_at="now()", error_code="x")
 
     with pytest.raises(IntegrityError, match="for good"):
         rows.execute(database, "UPDATE jobs SET status = %(to)s", to=next_status.value)

@@ -35,7 +35,9 @@ def engine(empty_database: str) -> Engine:
 
 
 def test_there_is_one_newest_level() -> None:
-    heads = ScriptDirectory.from_config(migrate.config(migrate.engine_for("postgresql://nowhere"))).get_heads()
+    heads = ScriptDirectory.from_config(
+        migrate.config(migrate.engine_for("postgresql://nowhere"))
+    ).get_heads()
 
     assert heads == [migrate.newest_level()]
 
@@ -89,7 +91,7 @@ def test_every_check_says_the_same_in_table_and_database(empty_database: str, en
             "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' "
             "AND connamespace = 'public'::regnamespace"
         )
-        migrated = {name: text for name, text in rows}
+        migrated: dict[str, str] = dict(row._tuple() for row in rows)
         connection.exec_driver_sql("CREATE SCHEMA again")
         connection.exec_driver_sql("SET search_path TO again")
         metadata.create_all(connection)
@@ -97,10 +99,12 @@ def test_every_check_says_the_same_in_table_and_database(empty_database: str, en
             "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' "
             "AND connamespace = 'again'::regnamespace"
         )
-        defined = {name: text for name, text in rows}
+        defined: dict[str, str] = dict(row._tuple() for row in rows)
 
     assert defined == migrated
-    assert len(defined) >= sum(isinstance(c, CheckConstraint) for t in metadata.tables.values() for c in t.constraints)
+    assert len(defined) >= sum(
+        isinstance(c, CheckConstraint) for t in metadata.tables.values() for c in t.constraints
+    )
 
 
 def test_every_table_and_column_has_a_comment() -> None:

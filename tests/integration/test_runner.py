@@ -1,4 +1,4 @@
-"""One job from claim to settled, in this process: real database and store, providers that keep the promise."""
+"""One job from claim to settled, in this process, on a real database and a real store."""
 
 import io
 import threading

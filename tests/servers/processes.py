@@ -7,20 +7,17 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
+from waiting import eventually
 
 from app.db import Database, workers
-from app.errors import DatabaseDown
 from app.local.child import Child, Program
 from app.local.supervisor import http_ready
 from app.settings import Settings, environment_of_child
-from waiting import eventually
 
 TESTS = Path(__file__).parent.parent
 STARTS_WITHIN = 40.0
@@ -39,7 +36,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return str(value.total_seconds() if isinstance(value, timedelta) else value)
+    return f"PT{value.total_seconds()}S" if isinstance(value, timedelta) else str(value)
 
 
 class Process:

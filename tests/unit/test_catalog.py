@@ -19,7 +19,9 @@ def built_in() -> Catalog:
 
 
 def test_the_built_in_catalogue_names_only_providers_there_are(built_in: Catalog) -> None:
-    assert {target.provider for model in built_in.models for target in model.targets} <= set(providers.names())
+    assert {target.provider for model in built_in.models for target in model.targets} <= set(
+        providers.names()
+    )
 
 
 def test_a_model_is_found_by_its_id_and_by_each_alias(built_in: Catalog) -> None:

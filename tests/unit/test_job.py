@@ -58,7 +58,9 @@ def test_the_wait_doubles_up_to_half_a_minute(failures: int, longest: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "waited"), [(0, 1), (7, 7), (600, 600), (86_400, 600)], ids=["short", "as asked", "edge", "long"]
+    ("asked", "waited"),
+    [(0, 1), (7, 7), (600, 600), (86_400, 600)],
+    ids=["short", "as asked", "edge", "long"],
 )
 def test_a_retry_after_wins_within_its_bounds(asked: int, waited: int) -> None:
     after = timedelta(seconds=asked)

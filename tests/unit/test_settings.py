@@ -32,7 +32,7 @@ def test_a_state_folders_file_gives_the_settings(state: Path) -> None:
 
 
 def test_a_missing_setting_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="DARKROOM_DATABASE_URL.*darkroom up"):
+    with pytest.raises(SetupError, match=r"DARKROOM_DATABASE_URL.*darkroom up"):
         settings.load(tmp_path)
 
 

@@ -58,12 +58,12 @@ class Canvas:
         """
         step = max(1, int(float(radius.max(initial=0)) * self.unit / 2))
         rows, columns = self.coarse(step)
-        reach = 6
+        spread = np.maximum(radius * self.unit / step, 0.45)
+        reach = math.ceil(2.5 * float(spread.max(initial=0)))
         light = np.zeros((rows + 2 * reach, columns + 2 * reach), np.float32)
         column, row = x * self.unit / step - 0.5, y * self.unit / step - 0.5
         left, top = np.rint(column).astype(np.int32), np.rint(row).astype(np.int32)
         inside = (left >= 0) & (left < columns) & (top >= 0) & (top < rows)
-        spread = np.maximum(radius * self.unit / step, 0.45)
         for down in range(-reach, reach + 1):
             for across in range(-reach, reach + 1):
                 far = (left + across - column) ** 2 + (top + down - row) ** 2

@@ -1,0 +1,19 @@
+"""What Darkroom promises of its broker, on each that it is tested with."""
+
+import signal
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from conftest import Account
+from servers import rabbitmq
+from servers.brokers import BrokerServer
+
+from app.broker import Broker
+from app.errors import BrokerDown
+from waiting import eventually
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"conformance.{uuid.uuid4().hex}"
