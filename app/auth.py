@@ -96,7 +96,7 @@ def announce_change(tx: Connection) -> None:
 
 
 class KeyRing:
-    """Looks keys up, and remembers each answer for 30 s or until a key changes; thread-safe.
+    """Looks keys up, and remembers each answer for 30 s, or until it expires or a key changes; thread-safe.
 
     A revoked key is refused within milliseconds where `forget` is wired to the `KEYS` bell, and within
     30 s where its ring got lost.
@@ -141,5 +141,11 @@ class KeyRing:
             # An answer read before a `forget` must not outlive it, hence into the dict of before.
             if len(generation) >= _CACHE_SIZE:
                 generation.clear()
-            generation[fingerprint] = (time.monotonic() + _CACHE_SECONDS, holder)
+            generation[fingerprint] = (time.monotonic() + _seconds_to_remember(holder), holder)
         return holder
+
+
+def _seconds_to_remember(holder: KeyHolder | None) -> float:
+    if holder is None or holder.expires_in is None:
+        return _CACHE_SECONDS
+    return min(_CACHE_SECONDS, holder.expires_in.total_seconds())

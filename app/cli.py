@@ -211,7 +211,10 @@ def list_keys(state: Path) -> None:
     """List all API keys, newest first; of a key itself only the first characters are known."""
     with connect(_start(state)).autocommit() as tx:
         rows = accounts.list_keys(tx)
-    table = Table("id", "account", "name", "begins", "created", "last used", "state", box=None)
+    table = Table(box=None)
+    table.add_column("id", min_width=36, no_wrap=True)
+    for title in ("account", "name", "begins", "created", "last used", "state"):
+        table.add_column(title)
     for row in rows:
         stamps = [f"{t:%Y-%m-%d %H:%M}" if t else "never" for t in (row.created_at, row.last_used_at)]
         table.add_row(str(row.id), row.account_name, row.name, row.prefix, *stamps, _state_of(row))

@@ -21,9 +21,12 @@ from app.db import jobs as job_rows
 from app.db.jobs import JobRow
 from app.domain.catalog import Catalog, Model
 from app.domain.spec import ImageFormat, JobSpec, Operation, StoredImage
-from app.errors import FieldProblem, IdempotencyMismatch, InvalidFields, QueueFull, UnknownJob
+from app.errors import DatabaseDown, FieldProblem, IdempotencyMismatch, InvalidFields, QueueFull, UnknownJob
+from app.log import get_logger
 from app.settings import Settings
 from app.storage import Storage, input_key
+
+log = get_logger(__name__)
 
 _SEEDS: Final = 2**32
 """Seeds are drawn below this, so that every JSON reader can hold them exactly."""
@@ -145,8 +148,15 @@ class Intake:
                 _input_row(stored, role=role, upload=upload) for role, (stored, upload) in inputs.items()
             ],
         )
-        accepted = self._write(row, once)
-        self._doorbell.ring()
+        try:
+            accepted = self._write(row, once)
+        except IdempotencyMismatch:
+            self._forget(row.inputs)
+            raise
+        if accepted.replayed:
+            self._forget(row.inputs)
+        else:
+            self._doorbell.ring()
         return accepted
 
     def find(self, job_id: UUID, *, account_id: UUID) -> JobRow:
@@ -194,6 +204,11 @@ class Intake:
             replayed=written.id != row.id,
         )
 
+    def _forget(self, inputs: Sequence[dict[str, object]]) -> None:
+        """Delete the uploads of a request that made no job of its own."""
+        if inputs:
+            self._storage.delete([str(row["key"]) for row in inputs])
+
     def _store_inputs(self, wish: Wish, *, account_id: UUID) -> dict[str, tuple[StoredImage, Upload]]:
         stored = {}
         upload_id = uuid7()
@@ -220,7 +235,7 @@ def _size(wish: Wish, model: Model) -> tuple[int, int]:
     """The size asked for; else the input image's as far as the model can; else the model's preferred one."""
     width, height = model.width, model.height
     if wish.image is not None:
-        width, height = model.size.fit(wish.image.header.width, wish.image.header.height)
+        width, height = model.size.fit(*wish.image.header.upright_size)
     return wish.width or width, wish.height or height
 
 
@@ -290,9 +305,7 @@ class _Quotas:
         now = time.monotonic()
         if until < now:
             with self._database.autocommit() as tx:
-                count = door.count_unfinished(
-                    tx, account_id, queues=self._queues, up_to=self._limit
-                )
+                count = door.count_unfinished(tx, account_id, queues=self._queues, up_to=self._limit)
             until = now + 1.0
         if count >= self._limit:
             raise QueueFull(
@@ -332,5 +345,8 @@ class _Forecast:
             self._until = time.monotonic() + _LOADS_KEPT
             with self._database.autocommit() as tx:
                 self._loads, self._seconds = queues.loads(tx), queues.run_seconds(tx)
+        except DatabaseDown:
+            # A forecast is no reason to refuse a job, least of all one that was just committed.
+            log.warning("forecast_is_old")
         finally:
             self._lock.release()

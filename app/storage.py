@@ -85,11 +85,10 @@ class ObjectStream:
     """
 
     def __init__(self, response: BaseHTTPResponse, store: "Storage") -> None:
-        self._response = response
-        self._store = store
+        self._response, self._store = response, store
         with store.translated():
             self.length = int(response.headers.get("Content-Length", "missing"))
-            """Number of bytes that will come: fewer than asked for when the object ends before."""
+            """Number of bytes that will come: fewer than asked for when the object ends earlier."""
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -113,10 +112,8 @@ class Storage:
     """
 
     def __init__(self, client: Minio, bucket: str, *, endpoint: str, public: Minio | None = None) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._endpoint = endpoint
-        self._public = public
+        self._client, self._public = client, public
+        self._bucket, self._endpoint = bucket, endpoint
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it exists; several processes may do so at once."""
@@ -255,16 +252,13 @@ class Storage:
         _check(key)
         if self._public is None:
             raise SetupError("Set DARKROOM_S3_PUBLIC_ENDPOINT to hand out links to the object store.")
-        shown = re.sub(r'[^ -~]|["\\%]', "_", filename)
-        names = f"filename=\"{shown}\"; filename*=UTF-8''{quote(filename, safe='')}"
+        plain = re.sub(r'[^ -~]|["\\%]', "_", filename)
+        shown = f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
         return self._public.presigned_get_object(
             self._bucket,
             key,
             expires=min(max(expires, timedelta(seconds=1)), timedelta(days=7)),  # what S3 allows
-            response_headers={
-                "response-content-type": media_type,
-                "response-content-disposition": f"inline; {names}",
-            },
+            response_headers={"response-content-type": media_type, "response-content-disposition": shown},
         )
 
     @contextlib.contextmanager

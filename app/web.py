@@ -4,12 +4,14 @@ It stands here and not in `app/__init__.py`, which every worker runs, and worker
 """
 
 import atexit
+import math
 import secrets
+from datetime import timedelta
 from typing import Final
 
 from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import log
 from app.api import docs, health, http, outputs, realm
@@ -18,7 +20,7 @@ from app.api.services import Services
 from app.auth import KeyRing
 from app.db import bell, connect
 from app.domain import catalog
-from app.errors import DarkroomError, RangeNotSatisfiable, RateLimited, Unauthenticated
+from app.errors import DarkroomError, RateLimited, RequestError, Unauthenticated, Unavailable
 from app.intake import Intake
 from app.process import die_with_parent
 from app.settings import Settings, load
@@ -26,6 +28,8 @@ from app.storage import open_store
 
 _POOL: Final = 8
 """Connections to Postgres per process: inserts stop getting faster at about four in flight."""
+_AWAY: Final = timedelta(seconds=5)
+"""When to try again while a part of ours is away and nobody knows for how long."""
 
 logger = log.get_logger(__name__)
 
@@ -85,19 +89,28 @@ def _flask(services: Services) -> Flask:
     flask.config["MAX_CONTENT_LENGTH"] = 64 * 1024
     flask.config["MAX_FORM_PARTS"] = 32
     flask.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
+    # Else //v1/models is redirected, and clients do not repeat a POST after every redirect.
+    flask.url_map.merge_slashes = False
     flask.before_request(_name_request)
+
+    @flask.before_request
+    def enter() -> None:
+        # No blueprint is asked where no endpoint was found; a dialect's callers are counted there too.
+        if request.routing_exception is not None and _is_realm():
+            services.enter(bearer=False)
+
     flask.register_blueprint(realm.blueprint(services))
     flask.register_blueprint(outputs.blueprint(services))
     flask.register_blueprint(health.blueprint(services))
     flask.register_blueprint(docs.blueprint(services))
     flask.register_error_handler(DarkroomError, _present)
-    flask.register_error_handler(HTTPException, lambda error: _present(http.as_ours(error)))
+    flask.register_error_handler(HTTPException, _present_http)
     flask.register_error_handler(Exception, _present_unknown)
 
     @flask.after_request
     def finish(answer: Response) -> Response:
         answer.headers["X-Request-Id"] = g.request_id
-        if request.path.startswith(realm.PREFIXES):
+        if _is_realm() or "standing" in g:
             services.rate_limit.write_headers(answer)
         return answer
 
@@ -110,23 +123,41 @@ def _name_request() -> None:
     bind_contextvars(request_id=g.request_id)
 
 
+def _is_realm() -> bool:
+    return any(request.path == prefix or request.path.startswith(f"{prefix}/") for prefix in realm.PREFIXES)
+
+
 def _present(error: DarkroomError) -> Response:
-    """Show an error in the shape of the dialect whose address was asked."""
-    present = realm.present_error if request.path.startswith(realm.PREFIXES) else outputs.present_error
-    answer = present(error)
-    if error.retry_after is not None:
-        answer.headers["Retry-After"] = str(max(1, round(error.retry_after.total_seconds())))
+    """Show an error in the shape of the dialect whose address was asked.
+
+    Of our own failures a customer learns the kind; the details, such as an address of ours, go to the log.
+    """
+    if not isinstance(error, RequestError):
+        logger.error("request_failed", code=error.code, message=error.message, path=request.path)
+        return _shown(type(error)(retry_after=error.retry_after))
+    if isinstance(error, RateLimited):
+        logger.warning("rate_limited", path=request.path)
+    answer = _shown(error)
     if isinstance(error, Unauthenticated):
         answer.headers["WWW-Authenticate"] = 'ApiKey realm="darkroom", header="X-API-Key"'
-    if isinstance(error, RangeNotSatisfiable):
-        answer.headers["Accept-Ranges"] = "bytes"
-    if error.http_status >= 500:  # noqa: PLR2004 - the server's own faults
-        logger.error("request_failed", code=error.code, message=error.message, path=request.path)
-    elif isinstance(error, RateLimited):
-        logger.warning("rate_limited", path=request.path)
+    return answer
+
+
+def _shown(error: DarkroomError) -> Response:
+    answer = realm.present_error(error) if _is_realm() else outputs.present_error(error)
+    wait = error.retry_after or (_AWAY if isinstance(error, Unavailable) else None)
+    if wait is not None:
+        answer.headers["Retry-After"] = str(math.ceil(wait.total_seconds()))
+    return answer
+
+
+def _present_http(error: HTTPException) -> Response:
+    answer = _present(http.as_ours(error))
+    if isinstance(error, MethodNotAllowed):
+        answer.headers["Allow"] = ", ".join(error.valid_methods or ())
     return answer
 
 
 def _present_unknown(error: Exception) -> Response:
     logger.error("request_broke", path=request.path, exc_info=error)
-    return _present(DarkroomError("Something in Darkroom went wrong; tell the operator the X-Request-Id."))
+    return _shown(DarkroomError("Something in Darkroom went wrong; tell the operator the X-Request-Id."))

@@ -10,13 +10,14 @@ from typing import Final
 import click
 
 from app.errors import SetupError
-from bench import accept, report
+from bench import accept, chain, report
 from bench.house import open_house
 from bench.numbers import Table
 from bench.run import Run
 
 SECTIONS: Final[dict[str, Callable[[Run], Table]]] = {
     "accept": accept.measure,
+    "endtoend": chain.measure,
 }
 BY_DEFAULT: Final = ("accept",)
 

@@ -115,6 +115,11 @@ class House:
             )
             tx.exec_driver_sql("SELECT pg_notify(%(channel)s, '')", {"channel": bell.JOBS})
 
+    def live_slots(self) -> int:
+        """Count the slots of the workers that signed on."""
+        with self.database.autocommit() as tx:
+            return _number(tx, "SELECT coalesce(sum(slots), 0) FROM workers")
+
     def unfinished(self) -> int:
         """Count the jobs that are queued or running."""
         with self.database.autocommit() as tx:

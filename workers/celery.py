@@ -37,6 +37,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     names = dispatch.all_queues(catalog.load(settings.models_file))
     return {
         "broker_url": url,
+        "broker_transport": None if url.startswith("amqp") else "workers.valkey:Transport",
         "broker_transport_options": broker.transport_options(
             url, visibility_timeout=settings.job_deadline * 2
         ),
@@ -63,11 +64,16 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_max_tasks_per_child": 500,
         "worker_max_memory_per_child": 1_500_000,
         "beat_schedule": {
-            "purge": {"task": "purge", "schedule": settings.purge_every.total_seconds()},
-            "sweep": {"task": "sweep", "schedule": 3600.0},
+            "purge": _every("purge", settings.purge_every.total_seconds()),
+            "sweep": _every("sweep", 3600.0),
         },
         "beat_schedule_filename": str(settings.state / "beat-schedule"),
     }
+
+
+def _every(task: str, seconds: float) -> dict[str, Any]:
+    """A line of the timetable; what no worker took before the next is due is dropped, not piled up."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds}}
 
 
 class WorkerProcess:

@@ -26,7 +26,8 @@ _TICK: Final = 0.25
 """Seconds between two looks at the drain flag."""
 _OVERRUN: Final = 30.0
 """Seconds a job may ignore its deadline before the whole process ends; its lease has run out by then."""
-_EXIT_OVERRUN: Final = 70
+_EXIT_BROKEN: Final = 70
+"""EX_SOFTWARE of <sysexits.h>."""
 
 log = get_logger(__name__)
 
@@ -93,11 +94,14 @@ class Leases:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._draining_since: float | None = None
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._thread = threading.Thread(target=self._run_or_end_process, name="leases", daemon=True)
 
     def start(self) -> None:
-        """Announce the process and start the heartbeat."""
-        self._beat()
+        """Announce the process and start the heartbeat; with Postgres away it is announced later."""
+        try:
+            self._beat()
+        except DatabaseDown as error:
+            log.warning("heartbeat_lost", error=error.code)
         self._thread.start()
 
     def stop(self) -> None:
@@ -126,6 +130,15 @@ class Leases:
         """Stop keeping this job's lease."""
         with self._lock:
             self._held.pop(job_id, None)
+
+    def _run_or_end_process(self) -> None:
+        """A process that keeps no leases must not go on claiming; whoever started it starts a new one."""
+        try:
+            self._run()
+        finally:
+            if not self._stop.is_set():
+                log.error("process_ends", reason="the heartbeat broke")
+                os._exit(_EXIT_BROKEN)
 
     def _run(self) -> None:
         next_beat = time.monotonic() + self._settings.heartbeat.total_seconds()
@@ -203,7 +216,7 @@ class Leases:
         for held in self._snapshot():
             if held.overdue_since is not None and now - held.overdue_since > _OVERRUN:
                 log.error("process_ends", reason="a job ignores its deadline", job_id=str(held.claim.job_id))
-                os._exit(_EXIT_OVERRUN)
+                os._exit(_EXIT_BROKEN)
 
     def _snapshot(self) -> list[Held]:
         with self._lock:

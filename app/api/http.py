@@ -53,7 +53,7 @@ def _json_number(value: object) -> object:
 def _form_number(value: object) -> object:
     # Pydantic takes the spellings of Python, 1_000 among them.
     if not isinstance(value, str) or not _FORM_NUMBER.fullmatch(value):
-        raise ValueError("must be a number in digits, such as 2 or 0.5")
+        raise ValueError("must be a number in digits")
     return value
 
 
@@ -97,11 +97,8 @@ def _read_all(incoming: Request, *, limit: int) -> bytes:
     try:
         body = incoming.get_data(cache=False)
     except http.RequestEntityTooLarge:
-        body = b""
-        over = True
-    else:
-        over = len(body) > limit
-    if over:
+        body = None
+    if body is None or len(body) > limit:
         raise BodyTooLarge(f"The JSON body may have at most {limit:,} bytes.")
     _refuse_cut_off(incoming, arrived=len(body))
     return body
@@ -141,12 +138,13 @@ def read_form(incoming: Request, *, limit: int) -> tuple[dict[str, str], dict[st
         texts, files = incoming.form, incoming.files
     except http.RequestEntityTooLarge:
         raise BodyTooLarge(_what_is_too_large(incoming, limit)) from None
-    _refuse_cut_off(incoming, arrived=incoming.stream.tell())
     if not texts and not files:
+        # Werkzeug takes a body that it cannot read for an empty one.
         raise MalformedBody(
-            "The body holds no part of multipart/form-data; it must begin and end with the boundary "
+            "The body holds no complete multipart/form-data; it must begin and end with the boundary "
             "that its Content-Type names."
         )
+    _refuse_cut_off(incoming, arrived=incoming.stream.tell())
     repeated = [
         FieldProblem(field=name, message="was sent more than once; send it once")
         for name in dict.fromkeys((*texts, *files))
@@ -172,6 +170,8 @@ def misplaced(
 ) -> list[FieldProblem]:
     """Give a problem for each upload sent as text, each text sent as a file, and each text not in UTF-8.
 
+    Empty text counts as not sent.
+
     Args:
         model: the model of the text fields.
         uploads: names of the file fields.
@@ -179,7 +179,9 @@ def misplaced(
     # Werkzeug puts U+FFFD where bytes are no UTF-8; that very character is hardly ever meant.
     problems = {name: "must be text in UTF-8" for name, text in texts.items() if "\ufffd" in text}
     problems |= {
-        name: "must be sent as a file part with a filename, not as text" for name in uploads if name in texts
+        name: "must be sent as a file part with a filename, not as text"
+        for name in uploads
+        if texts.get(name)
     }
     problems |= {name: "must be sent as text, not as a file" for name in _names(model) if name in files}
     return [FieldProblem(field=name, message=message) for name, message in problems.items()]
@@ -232,7 +234,7 @@ _SENTENCES: Final = {
     "literal_error": "must be one of {expected}",
     "value_error": "{error}",
 }
-"""By pydantic's kinds of errors, all that our models can meet; the only pattern we use asks for a non-blank."""
+"""By pydantic's kinds of errors, all that our models can meet; our only pattern asks for a non-blank."""
 
 
 def _sentence(kind: str, context: Mapping[str, Any], message: str) -> str:

@@ -97,9 +97,9 @@ def document(operations: Sequence[Operation], *, version: str, server_url: str |
             "title": "Darkroom",
             "version": version,
             "description": _ABOUT,
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "license": {"name": "Apache-2.0"},
         },
-        "servers": [{"url": server_url or "/"}],
+        **({"servers": [{"url": server_url}]} if server_url else {}),
         "tags": [{"name": tag} for tag in dict.fromkeys(each.tag for each in operations)],
         "paths": paths,
         "components": {

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from flask import Blueprint, Response, redirect, request
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.datastructures import Range
 
 from app import retention
 from app.api import http
@@ -20,11 +19,21 @@ from app.api.services import SHORT_LINK, Services
 from app.db import outputs as rows
 from app.db.jobs import OutputRow
 from app.domain.spec import ImageFormat
-from app.errors import DarkroomError, Gone, InvalidFields, RangeNotSatisfiable, UnknownOutput
+from app.errors import (
+    DarkroomError,
+    Gone,
+    InvalidFields,
+    ObjectMissing,
+    RangeNotSatisfiable,
+    UnknownOutput,
+)
 from app.settings import Settings
 
 PREFIXES: Final = ("/outputs", "/v1/outputs")
-_NAME: Final = re.compile(r"([0-9a-f]{32})-(\d{1,3})\.(png|jpg)")
+_NAME: Final = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]?)\.(png|jpg)")
+_IMAGE_ID: Final = re.compile(r"img_([0-9a-f]{32})")
+_RANGE: Final = re.compile(r"bytes\s*=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
+"""One range; 18 digits are more bytes than any store holds."""
 
 
 class OutputShown(BaseModel):
@@ -34,7 +43,7 @@ class OutputShown(BaseModel):
 
     id: Annotated[str, Field(examples=["img_0193f0a27c3b7e4d8a1b2c3d4e5f6071"])]
     persisted: bool
-    expires_at: datetime | None
+    expires_at: http.Moment | None
     width: Annotated[int, Field(examples=[768])]
     height: Annotated[int, Field(examples=[512])]
     size: Annotated[int, Field(description="Bytes", examples=[412_873])]
@@ -88,9 +97,15 @@ def blueprint(services: Services) -> Blueprint:
     @made.get("/outputs/<name>")
     def download(name: str) -> Response:
         row = _find_by_name(name, services)
-        if services.settings.s3_public_endpoint:
+        # A presigned link is signed for GET alone, so HEAD is answered here, from the row.
+        if services.settings.s3_public_endpoint and request.method != "HEAD":
             return _redirected(row, services)
-        return _streamed(row, services)
+        try:
+            return _streamed(row, services)
+        except ObjectMissing:
+            # Purged since the row was read: then this raises Gone. Else the store lost it.
+            _find_by_name(name, services)
+            raise
 
     @made.post("/v1/outputs/<output_id>/persist")
     def persist(output_id: str) -> Response:
@@ -128,47 +143,51 @@ def _find_by_name(name: str, services: Services) -> OutputRow:
 
 def _streamed(row: OutputRow, services: Services) -> Response:
     """The bytes, or the range asked for, straight from the store in small chunks."""
-    answer = Response(mimetype=ImageFormat(row.format).media_type)
+    answer = Response(mimetype=ImageFormat(row.format).media_type, headers=_headers(row))
     answer.set_etag(row.sha256)
-    answer.accept_ranges = "bytes"
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers["Content-Disposition"] = f'inline; filename="{_filename(row)}"'
-    answer.headers["Cache-Control"] = f"private, max-age={_seconds_left(row)}"
-    answer.last_modified = None
-    offset, length = 0, row.size
-    if request.if_none_match.contains(row.sha256):
+    if request.if_none_match.contains_weak(row.sha256):
         answer.status_code = 304
         return answer
-    if (asked := _asked_range(row)) is not None:
-        offset, end = asked
-        length = end - offset
+    begin, end = asked = _asked_range(row) or (0, row.size)
+    if begin >= end:
+        refusal = present_error(RangeNotSatisfiable(f"This output has {row.size:,} bytes."))
+        refusal.headers["Content-Range"] = f"bytes */{row.size}"
+        return refusal
+    if asked != (0, row.size):
         answer.status_code = 206
-        answer.headers["Content-Range"] = f"bytes {offset}-{end - 1}/{row.size}"
-    answer.content_length = length
+        answer.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{row.size}"
+    answer.content_length = end - begin
     if request.method != "HEAD":
-        stream = services.storage.open_range(row.key, offset=offset, length=length)
+        stream = services.storage.open_range(row.key, offset=begin, length=end - begin)
         answer.response = stream
         answer.call_on_close(stream.close)
     return answer
 
 
-def _asked_range(row: OutputRow) -> tuple[int, int] | None:
-    """First byte and end (exclusive) asked for; None for the whole, as also for several ranges (RFC 9110).
+def _headers(row: OutputRow) -> dict[str, str]:
+    return {
+        "Accept-Ranges": "bytes",
+        "Cache-Control": f"private, max-age={_seconds_left(row)}",
+        "Content-Disposition": f'inline; filename="{_filename(row)}"',
+        "X-Content-Type-Options": "nosniff",
+    }
 
-    Raises:
-        RangeNotSatisfiable: the range begins beyond the end.
+
+def _asked_range(row: OutputRow) -> tuple[int, int] | None:
+    """First byte and end (exclusive) asked for, empty when it lies outside; None for the whole.
+
+    As RFC 9110 section 14 has it: a range counts for GET only, and one that cannot be read, as also several
+    at once, means the whole; so does an If-Range that is not the very ETag.
     """
-    asked: Range | None = request.range
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+    found = _RANGE.fullmatch(request.headers.get("Range", ""))
+    condition = request.headers.get("If-Range", f'"{row.sha256}"')
+    if found is None or request.method != "GET" or condition != f'"{row.sha256}"':
         return None
-    if request.if_range.etag is not None and request.if_range.etag != row.sha256:
-        return None
-    if request.if_range.date is not None:
-        return None
-    found = asked.range_for_length(row.size)
-    if found is None:
-        raise RangeNotSatisfiable(f"This output has {row.size} bytes.")
-    return found
+    first, last = found.groups()
+    if first:
+        end = min(int(last) + 1, row.size) if last else row.size
+        return None if last and int(last) < int(first) else (int(first), end)
+    return (max(0, row.size - int(last)), row.size) if last else None
 
 
 def _redirected(row: OutputRow, services: Services) -> Response:
@@ -198,10 +217,10 @@ def _filename(row: OutputRow) -> str:
 
 
 def _parse_id(shown: str) -> UUID:
-    try:
-        return UUID(hex=shown.removeprefix("img_"))
-    except ValueError:
-        raise UnknownOutput from None
+    parts = _IMAGE_ID.fullmatch(shown)
+    if parts is None:
+        raise UnknownOutput
+    return UUID(hex=parts[1])
 
 
 def _shown(row: OutputRow) -> Response:

@@ -1,5 +1,6 @@
 """Requests per API key and minute, and the headers that tell a caller where it stands."""
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +29,7 @@ class Standing:
 class RateLimit:
     """Counts in this process's memory; with n web processes a key may send up to n times as much.
 
-    Requests without a valid key share one count for all, so that guessing keys is slow.
+    Requests without a usable key share one count for all of them; a valid key never waits for theirs.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -51,7 +52,7 @@ class RateLimit:
             )
 
     def write_headers(self, answer: Response) -> None:
-        """Add the standing to an answer; one that was refused before it was counted shows a full window."""
+        """Add the standing to an answer; that of requests without a key where this one was not counted."""
         standing = g.get("standing") or self._standing(_ANONYMOUS)
         answer.headers["X-RateLimit-Limit"] = str(standing.limit)
         answer.headers["X-RateLimit-Remaining"] = str(standing.remaining)
@@ -59,5 +60,6 @@ class RateLimit:
 
     def _standing(self, name: str) -> Standing:
         stats = self._limiter.get_window_stats(self._item, name)
-        reset = int(stats.reset_time) or int(time.time()) + 60
+        # Rounded up, so that whoever waits until then is not a moment early. A window begins with a request.
+        reset = math.ceil(max(stats.reset_time, time.time()))
         return Standing(limit=self._item.amount, remaining=max(0, stats.remaining), reset=reset)

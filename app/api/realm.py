@@ -4,14 +4,13 @@ The Realm page is the contract (field names, limits, 202, white = change); where
 the webhook that the vendor documents for the same job. Unknown members are ignored, with a warning.
 """
 
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from flask import Blueprint, Request, Response, request
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field
 
 from app import imaging
 from app.api import http
@@ -19,20 +18,37 @@ from app.api.operations import Operation as Described
 from app.api.operations import PathPart
 from app.api.operations import Upload as UploadField
 from app.api.outputs import output_url
+from app.api.realm_models import (
+    MAX_OUTPUTS,
+    Answer,
+    GenerateRequest,
+    JobAccepted,
+    JobCompleted,
+    JobFailed,
+    JobPending,
+    JobShown,
+    ModelShown,
+    ModelsQuery,
+    ModifyRequest,
+    Result,
+)
 from app.api.services import Services
 from app.db import outputs as output_rows
 from app.db.jobs import JobRow, OutputRow
 from app.domain.catalog import Model
 from app.domain.job import Status
-from app.domain.spec import MAX_PROMPT, MAX_SEED, Operation
+from app.domain.spec import Operation
 from app.errors import DarkroomError, FieldProblem, InvalidFields, UnknownJob
-from app.intake import Accepted, Upload, Wish
+from app.intake import Accepted, Once, Upload, Wish
 
 PREFIXES: Final = ("/v1/images", "/v1/models")
 JOB_PREFIX: Final = "job_"
 IMAGE_PREFIX: Final = "img_"
-MAX_OUTPUTS: Final = 4
+_JOB_ID: Final = re.compile(rf"{JOB_PREFIX}[0-9a-f]{{32}}")
 ACCEPTED_IMAGES: Final = ("PNG", "JPEG")
+
+_UPLOADS: Final = ("image", "mask")
+_ENDED: Final = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled"}
 
 _FIELDS: Final = {
     "model": "modelId",
@@ -43,161 +59,14 @@ _FIELDS: Final = {
 """The spec's names and Realm's, where a check of the catalogue may complain about them."""
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True, populate_by_name=True)
-
-
-Prompt = Annotated[
-    http.CleanText,
-    # A pattern behind a validator is enforced, but pydantic leaves it out of the schema.
-    Field(min_length=1, max_length=MAX_PROMPT, pattern=r"\S", json_schema_extra={"pattern": r"\S"}),
-]
-ModelId = Annotated[http.CleanText, Field(min_length=1, max_length=200)]
-Negative = Annotated[http.CleanText, Field(max_length=MAX_PROMPT)]
-Side = Annotated[int, Field(ge=1, le=8192), http.JSON_NUMBER]
-
-
-class GenerateRequest(_Request):
-    """Body of POST /v1/images/generate."""
-
-    model_id: Annotated[
-        http.CleanText, Field(min_length=1, max_length=200, description="ID of the model to use")
-    ]
-    prompt: Annotated[Prompt, Field(description="What the image shows")]
-    negative_prompt: Annotated[Negative | None, Field(description="What it does not show")] = None
-    width: Annotated[Side | None, Field(description="Pixels; default: the model's preferred width")] = None
-    height: Annotated[Side | None, Field(description="Pixels; default: the model's preferred height")] = None
-    guidance_scale: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), http.JSON_NUMBER] | None,
-        Field(description="How strongly the prompt influences the image"),
-    ] = None
-    num_outputs: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_OUTPUTS), http.JSON_NUMBER] | None,
-        Field(description="Number of images; default 1"),
-    ] = None
-    seed: Annotated[
-        Annotated[int, Field(ge=0, le=MAX_SEED), http.JSON_NUMBER] | None,
-        Field(description="Darkroom's addition: the same seed gives the same image; default: random"),
-    ] = None
-
-
-class ModifyRequest(_Request):
-    """Text fields of POST /v1/images/modify; the files image and mask come beside them."""
-
-    model_id: Annotated[
-        http.CleanText, Field(min_length=1, max_length=200, description="ID of the model to use")
-    ]
-    prompt: Annotated[Prompt, Field(description="Description of the desired changes")]
-    strength: Annotated[
-        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None,
-        Field(description="Intensity of the modification, 0.0 to 1.0; default: the model's"),
-    ] = None
-    negative_prompt: Annotated[Negative | None, Field(description="What it does not show")] = None
-    guidance_scale: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None,
-        Field(description="How strongly the prompt influences the image"),
-    ] = None
-    num_outputs: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_OUTPUTS)] | None, Field(description="Number of images; default 1")
-    ] = None
-    seed: Annotated[
-        Annotated[int, Field(ge=0, le=MAX_SEED)] | None,
-        Field(description="Darkroom's addition: the same seed gives the same image; default: random"),
-    ] = None
-
-
-JobId = Annotated[str, Field(examples=["job_0193f0a27c3b7e4d8a1b2c3d4e5f6071"])]
-
-
-class JobAccepted(_Answer):
-    """The job is written down; poll GET /v1/images/jobs/{jobId}."""
-
-    job_id: JobId
-    status: Literal["queued"]
-    estimated_completion: datetime
-    warnings: Annotated[list[str] | None, Field(description="What was ignored; absent when nothing was")] = (
-        None
-    )
-
-
-class JobPending(_Answer):
-    """The job waits or runs."""
-
-    job_id: JobId
-    job_type: Literal["image_generation", "image_modification"]
-    status: Literal["queued", "processing"]
-    created_at: datetime
-    estimated_completion: datetime
-    progress: Annotated[float, Field(ge=0, le=1)]
-
-
-class Result(_Answer):
-    """One image; its URL answers 410 after `expiresAt` unless the image was persisted."""
-
-    image_id: Annotated[str, Field(examples=["img_0193f0a27c3b7e4d8a1b2c3d4e5f6072"])]
-    url: Annotated[
-        str, Field(examples=["http://127.0.0.1:8000/outputs/5d0c8e1f2a3b4c5d8e9f0a1b2c3d4e5f-0.png"])
-    ]
-    seed: Annotated[int, Field(examples=[42])]
-    width: Annotated[int, Field(examples=[768])]
-    height: Annotated[int, Field(examples=[512])]
-    expires_at: Annotated[datetime | None, Field(description="Absent once the image is persisted")] = None
-
-
-class JobCompleted(_Answer):
-    """The images are there."""
-
-    job_id: JobId
-    job_type: Literal["image_generation", "image_modification"]
-    status: Literal["completed"]
-    created_at: datetime
-    completed_at: datetime
-    results: list[Result]
-
-
-class JobFailed(_Answer):
-    """The job ended without images; `errorCode` says why. A cancelled job shows as CANCELLED."""
-
-    job_id: JobId
-    job_type: Literal["image_generation", "image_modification"]
-    status: Literal["failed"]
-    created_at: datetime
-    completed_at: datetime
-    error_code: Annotated[str, Field(examples=["TIMEOUT"])]
-    error_message: str
-
-
-JobShown = Annotated[JobPending | JobCompleted | JobFailed, Field(discriminator="status")]
-
-
-class ModelShown(_Answer):
-    """An entry of the catalogue; width and height are the preferred size, used where a request names none."""
-
-    model_id: str
-    name: str
-    description: str
-    base_model: str
-    status: Literal["active"]
-    created_at: datetime
-    tags: list[str]
-    width: int
-    height: int
-    max_outputs: int
-    operations: list[str]
-
-
-class ErrorDetail(_Answer):
+class ErrorDetail(Answer):
     """One field that cannot stay as it is."""
 
     field: str
     message: str
 
 
-class ErrorBody(_Answer):
+class ErrorBody(Answer):
     """What went wrong: a code for programs, a sentence for people, and the fields concerned."""
 
     code: Annotated[str, Field(examples=["INVALID_FIELDS"])]
@@ -205,21 +74,10 @@ class ErrorBody(_Answer):
     details: list[ErrorDetail]
 
 
-class ErrorShown(_Answer):
+class ErrorShown(Answer):
     """The shape of every error of this API."""
 
     error: ErrorBody
-
-
-class ModelsQuery(_Request):
-    """Query of GET /v1/models."""
-
-    limit: Annotated[int, Field(ge=1, le=100, description="Most models in the answer")] = 20
-    offset: Annotated[int, Field(ge=0, le=1_000_000, description="How many to skip")] = 0
-    status: Annotated[
-        Literal["active", "pending_training", "training", "failed"] | None,
-        Field(description="Only models in this state; ours are all active"),
-    ] = None
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -235,25 +93,18 @@ def blueprint(services: Services) -> Blueprint:
         content = http.read_json(request, limit=services.settings.max_json_bytes)
         wished = http.parse(GenerateRequest, content)
         once = http.read_once(request, endpoint="realm generate", parts=[wished.model_dump_json().encode()])
-        accepted = services.intake.submit(
-            _wish_to_generate(wished), account_id=http.caller().account_id, dialect="realm", once=once
-        )
+        accepted = _submit(services, _wish_to_generate(wished), once)
         return _accepted(accepted, http.unknown_fields(GenerateRequest, content))
 
     @made.post("/v1/images/modify")
     def modify() -> Response:
         texts, files = http.read_form(request, limit=services.settings.max_upload_bytes)
-        uploads = _uploads(texts, files, max_pixels=services.settings.max_image_pixels)
-        wished = http.parse(ModifyRequest, {k: v for k, v in texts.items() if v != ""} | _required(texts))
+        wished = _parse_form(texts, files)
+        uploads = _inspect(files, max_pixels=services.settings.max_image_pixels)
         once = _once_for_form(request, wished, uploads)
-        accepted = services.intake.submit(
-            _wish_to_modify(wished, uploads),
-            account_id=http.caller().account_id,
-            dialect="realm",
-            once=once,
-        )
+        accepted = _submit(services, _wish_to_modify(wished, uploads), once)
         sent = [*texts, *files]
-        ignored = http.unknown_fields(ModifyRequest, [n for n in sent if n not in {"image", "mask"}])
+        ignored = http.unknown_fields(ModifyRequest, [name for name in sent if name not in _UPLOADS])
         return _accepted(accepted, ignored)
 
     @made.get("/v1/images/jobs/<job_id>")
@@ -263,7 +114,7 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.get("/v1/models")
     def list_models() -> Response:
-        query = http.parse(ModelsQuery, dict(request.args.items()))
+        query = http.parse(ModelsQuery, {name: text for name, text in request.args.items() if text})
         models = services.intake.catalog.models if query.status in {None, "active"} else ()
         page = models[query.offset : query.offset + query.limit]
         return http.json_response(
@@ -288,6 +139,10 @@ def present_error(error: DarkroomError) -> Response:
         )
     )
     return http.json_response(body.model_dump(mode="json", by_alias=True), error.http_status)
+
+
+def _submit(services: Services, wish: Wish, once: Once | None) -> Accepted:
+    return services.intake.submit(wish, account_id=http.caller().account_id, dialect="realm", once=once)
 
 
 def _wish_to_generate(wished: GenerateRequest) -> Wish:
@@ -322,33 +177,29 @@ def _wish_to_modify(wished: ModifyRequest, uploads: dict[str, Upload]) -> Wish:
     )
 
 
-def _required(texts: dict[str, str]) -> dict[str, str]:
+def _parse_form(texts: dict[str, str], files: dict[str, bytes]) -> ModifyRequest:
     """An empty optional field means "not given", as HTML forms send it; an empty required one is an error."""
-    return {name: texts[name] for name in ("modelId", "prompt") if name in texts}
-
-
-def _uploads(texts: dict[str, str], files: dict[str, bytes], *, max_pixels: int) -> dict[str, Upload]:
-    problems = [
-        FieldProblem(field=name, message="must be sent as a file part with a filename, not as text")
-        for name in ("image", "mask")
-        if name in texts
-    ]
-    if "image" not in files and "image" not in texts:
+    problems = http.misplaced(ModifyRequest, texts, files, uploads=_UPLOADS)
+    if "image" not in files and not texts.get("image"):
         problems.append(FieldProblem(field="image", message="is required, as a JPEG or PNG file"))
-    if problems:
-        raise InvalidFields(*problems)
+    required = {"modelId", "prompt"}
+    given = {name: text for name, text in texts.items() if text or name in required}
+    return http.parse(ModifyRequest, given, besides=problems)
+
+
+def _inspect(files: dict[str, bytes], *, max_pixels: int) -> dict[str, Upload]:
     return {
         name: Upload(
             field=name,
             data=files[name],
             header=imaging.inspect(files[name], field=name, max_pixels=max_pixels, accepted=ACCEPTED_IMAGES),
         )
-        for name in ("image", "mask")
+        for name in _UPLOADS
         if name in files
     }
 
 
-def _once_for_form(incoming: Request, wished: ModifyRequest, uploads: dict[str, Upload]) -> Any:
+def _once_for_form(incoming: Request, wished: ModifyRequest, uploads: dict[str, Upload]) -> Once | None:
     parts = [wished.model_dump_json().encode()]
     parts += [name.encode() + uploads[name].data for name in sorted(uploads)]
     return http.read_once(incoming, endpoint="realm modify", parts=parts)
@@ -369,10 +220,9 @@ def _shown(body: BaseModel, status: int = 200) -> Response:
 
 
 def _parse_job_id(shown: str) -> UUID:
-    try:
-        return UUID(hex=shown.removeprefix(JOB_PREFIX))
-    except ValueError:
-        raise UnknownJob from None
+    if not _JOB_ID.fullmatch(shown):
+        raise UnknownJob
+    return UUID(hex=shown.removeprefix(JOB_PREFIX))
 
 
 def _present(job: JobRow, services: Services) -> JobPending | JobCompleted | JobFailed:
@@ -394,13 +244,14 @@ def _present(job: JobRow, services: Services) -> JobPending | JobCompleted | Job
             status="failed",
             completed_at=job.finished_at or job.created_at,
             error_code=(job.error_code or job.status).upper(),
-            error_message=job.error_message or "The job was cancelled.",
+            error_message=job.error_message or f"The job {_ENDED[job.status]}.",
         )
     return JobPending(
         **shared,
         status="queued" if job.status is Status.QUEUED else "processing",
         estimated_completion=services.intake.estimate(job),
-        progress=round(job.progress, 3),
+        # A job that waits for its next attempt still has the progress of the last one.
+        progress=round(job.progress, 3) if job.status is Status.PROCESSING else 0.0,
     )
 
 
@@ -411,7 +262,7 @@ def _present_output(row: OutputRow, job: JobRow, services: Services) -> Result:
         seed=row.seed,
         width=row.width,
         height=row.height,
-        expires_at=None if row.persisted_at else row.expires_at.astimezone(UTC),
+        expires_at=None if row.persisted_at else row.expires_at,
     )
 
 

@@ -8,7 +8,7 @@ from app.api.ratelimit import RateLimit
 from app.auth import KeyRing
 from app.db import Database
 from app.db.accounts import KeyHolder
-from app.errors import DarkroomError
+from app.errors import RequestError
 from app.intake import Intake
 from app.settings import Settings
 from app.storage import Storage
@@ -33,9 +33,8 @@ class Services:
         """
         try:
             holder = http.authenticate(self.keys, bearer=bearer)
-        except DarkroomError as error:
-            if error.http_status == 401:  # noqa: PLR2004 - a stranger; all strangers share one count
-                self.rate_limit.count(None)
+        except RequestError:
+            self.rate_limit.count(None)
             raise
         self.rate_limit.count(str(holder.key_id))
         return holder

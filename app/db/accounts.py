@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -11,12 +11,13 @@ from sqlalchemy.engine import Connection
 
 @dataclass(frozen=True, kw_only=True)
 class KeyHolder:
-    """Whose key it is, and whether it may still be used."""
+    """Whose key it is, whether it may still be used, and how long: `expires_in` is None for ever."""
 
     key_id: UUID
     account_id: UUID
     account_name: str
     disabled: bool
+    expires_in: timedelta | None
 
 
 _FIND: Final = """
@@ -25,7 +26,8 @@ WITH used AS (
     WHERE digest = %(digest)s AND revoked_at IS NULL
           AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 )
-SELECT k.id AS key_id, k.account_id, a.name AS account_name, a.disabled_at IS NOT NULL AS disabled
+SELECT k.id AS key_id, k.account_id, a.name AS account_name, a.disabled_at IS NOT NULL AS disabled,
+       k.expires_at - now() AS expires_in
 FROM api_keys k JOIN accounts a ON a.id = k.account_id
 WHERE k.digest = %(digest)s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
 """

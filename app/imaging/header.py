@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from app.errors import FieldProblem, InvalidFields, UnsupportedMedia
 
@@ -31,19 +31,38 @@ _JPEG_BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers TEM, RST0 to RST7 and SOI: no length follows them."""
 _JPEG_MARKER: Final = re.compile(rb"(?<=\xff)[^\x00\xff]", re.DOTALL)
 """A marker's second byte, past any junk and fill bytes, which libjpeg skips too; linear in the input."""
-_SCAN, _END = 0xDA, 0xD9
+_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
+_EXIF: Final = b"Exif\0\0"
+_ORIENTATION: Final = 0x0112
+_TURNED: Final = frozenset({5, 6, 7, 8})
+"""Values of EXIF's Orientation for which width and height change places; TIFF 6.0, page 36."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What a usable file promises: its format (one of `FORMATS`) and its size in pixels as stored.
 
-    EXIF orientation is not applied yet: a portrait from a phone may say landscape here.
+    `turned` says that viewers show it turned by a right angle, as a portrait from a phone often is: EXIF
+    orientation 5 to 8 of a JPEG or PNG. That of a WebP, and one in XMP only, is not seen here.
     """
 
     format: str
     width: int
     height: int
+    turned: bool = False
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as viewers show it, and as `decode` gives it."""
+        return (self.height, self.width) if self.turned else (self.width, self.height)
+
+
+class _Found(NamedTuple):
+    """What a walk through a file found: its size, and where the TIFF header of its EXIF begins."""
+
+    width: int
+    height: int
+    exif: int | None = None
 
 
 class _UnusableError(Exception):
@@ -75,12 +94,12 @@ def inspect(
         found = "is not an image we can read" if kind is None else f"is a {kind} file"
         raise UnsupportedMedia(f"{field}: {found}; send a {_either(accepted)} file")
     try:
-        width, height = _READERS[kind](data)
+        width, height, exif = _READERS[kind](data)
     except (_UnusableError, struct.error, IndexError) as problem:
         reason = str(problem) if isinstance(problem, _UnusableError) else "ends too early"
         _refuse(field, f"the {kind} file {reason}; send a still image that opens in an image viewer")
     _check_size(width, height, field=field, max_pixels=max_pixels)
-    return Header(format=kind, width=width, height=height)
+    return Header(format=kind, width=width, height=height, turned=_is_turned(data, exif))
 
 
 def _kind(data: bytes) -> str | None:
@@ -119,7 +138,28 @@ def _check_size(width: int, height: int, *, field: str, max_pixels: int) -> None
         )
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
+def _is_turned(data: bytes, exif: int | None) -> bool:
+    """Whether the EXIF whose TIFF header begins here turns the picture; EXIF that cannot be read does not.
+
+    A directory is a count, then entries of 12 bytes: tag (2 bytes), type (2), count (4), value (4);
+    TIFF 6.0, page 14.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[exif : exif + 4]) if exif is not None else None
+    if exif is None or order is None:
+        return False
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", data, exif + 4)
+        (entries,) = struct.unpack_from(f"{order}H", data, exif + directory)
+        for entry in range(entries):
+            tag, value = struct.unpack_from(f"{order}H6xH", data, exif + directory + 2 + 12 * entry)
+            if tag == _ORIENTATION:
+                return value in _TURNED
+    except struct.error:
+        return False
+    return False
+
+
+def _png_size(data: bytes) -> _Found:
     """Walk all chunks of a PNG, checking each CRC, up to IEND; what follows is ignored.
 
     Chunk layout: length (4 bytes, big endian), type (4), content, CRC-32 of type and content (4);
@@ -127,6 +167,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
     """
     size: tuple[int, int] | None = None
     has_pixels = False
+    exif: int | None = None
     view = memoryview(data)
     position = len(_PNG_SIGNATURE)
     for _ in range(MAX_PARTS):
@@ -143,21 +184,23 @@ def _png_size(data: bytes) -> tuple[int, int]:
         if kind == b"acTL" and struct.unpack_from(">I", data, position + 8)[0] > 1:
             raise _UnusableError("is animated")
         has_pixels = has_pixels or kind == b"IDAT"
+        exif = position + 8 if kind == b"eXIf" else exif
         if kind == b"IEND":
             if not has_pixels:
                 raise _UnusableError("holds no pixels")
-            return size
+            return _Found(*size, exif)
         position = end + 4
     raise _UnusableError(f"has more than {MAX_PARTS:,} chunks")
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
+def _jpeg_size(data: bytes) -> _Found:
     """Walk the segments of a JPEG up to its first scan, then look for the end marker behind it.
 
     Inside a scan every 0xFF is followed by 0x00 or a restart marker, so the two bytes of EOI are EOI. Bytes
     behind it, which many cameras append, do no harm. Several pictures in one file (MPO) count as the first.
     """
     size: tuple[int, int] | None = None
+    exif: int | None = None
     position = 2
     for _ in range(MAX_PARTS):
         found = _JPEG_MARKER.search(data, position)
@@ -171,10 +214,12 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if marker in _JPEG_FRAMES and size is None:
             height, width = struct.unpack_from(">HH", data, position + 3)
             size = (width, height)
+        if marker == _APP1 and exif is None and data.startswith(_EXIF, position + 2):
+            exif = position + 2 + len(_EXIF)
         (length,) = struct.unpack_from(">H", data, position)
         position += length
         if marker == _SCAN:
-            return _until_the_end(data, position, size)
+            return _Found(*_until_the_end(data, position, size), exif)
     raise _UnusableError(f"has more than {MAX_PARTS:,} segments")
 
 
@@ -186,7 +231,7 @@ def _until_the_end(data: bytes, position: int, size: tuple[int, int] | None) -> 
     return size
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
+def _webp_size(data: bytes) -> _Found:
     """Read the first chunk of a WebP, of any of its three kinds.
 
     Layouts: RFC 9649 sections 2.5 (VP8), 2.6 (VP8L) and 2.7 (VP8X, whose flag 2 says animation).
@@ -198,17 +243,18 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8X":
         if data[20] & 2:
             raise _UnusableError("is animated")
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+        sides = data[24:27], data[27:30]
+        return _Found(*(int.from_bytes(side, "little") + 1 for side in sides))
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        return _Found((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
+        return _Found(width & 0x3FFF, height & 0x3FFF)
     raise _UnusableError("holds no pixels")
 
 
-_READERS: Final[dict[str, Callable[[bytes], tuple[int, int]]]] = {
+_READERS: Final[dict[str, Callable[[bytes], _Found]]] = {
     "PNG": _png_size,
     "JPEG": _jpeg_size,
     "WEBP": _webp_size,

@@ -5,13 +5,13 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from conftest import Account
-from servers import rabbitmq
-from servers.brokers import BrokerServer
+from tests.conftest import Account
+from tests.servers import rabbitmq
+from tests.servers.brokers import BrokerServer
 
 from app.broker import Broker
 from app.errors import BrokerDown
-from waiting import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture

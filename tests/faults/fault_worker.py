@@ -1,4 +1,4 @@
-"""The product's Celery app with two providers more, for `celery -A faults.fault_worker` in tests/."""
+"""The product's Celery app with two providers more, for `celery -A tests.faults.fault_worker`."""
 
 import functools
 import os

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from servers.processes import Process, Processes
+from tests.servers.processes import Process, Processes
 from sqlalchemy.engine import Row
 
-import invariants
+from tests import invariants
 from app.broker import Broker
 from app.db import Database, bell, connect
 from app.dispatch import Relay
@@ -22,11 +22,11 @@ from app.intake import Intake, Wish
 from app.local.stack import Stack
 from app.settings import Settings
 from app.storage import Storage, output_key
-from conftest import Account
-from waiting import unless_away
+from tests.conftest import Account
+from tests.waiting import unless_away
 
 QUEUE = "cpu"
-WORKER_APP = "faults.fault_worker"
+WORKER_APP = "tests.faults.fault_worker"
 T = TypeVar("T")
 
 

@@ -6,19 +6,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 import redis
-from clients import submitting
-from house import QUEUE, House, relaying
+from tests.faults.clients import submitting
+from tests.faults.house import QUEUE, House, relaying
 
 from app.broker import Broker
 from app.db import connect, workers
 from app.dispatch import Relay
 from app.domain import catalog
 from app.local.supervisor import Happened
+from tests.waiting import eventually
 
-pytest_plugins = ["fault_fixtures"]
 
 
 @contextmanager
@@ -143,3 +144,23 @@ def test_two_relays_release_each_job_once(house: House) -> None:
         house.worker(slots=2)
         house.ends_well()
     assert house.all_completed()
+
+
+@pytest.mark.usefixtures("relay")
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_whose_jobs_end_while_the_broker_is_away_goes_on_when_it_is_back(
+    house: House, pool: Literal["prefork", "threads"]
+) -> None:
+    worker = house.worker(slots=2, pool=pool)
+    house.processes.await_workers(worker)
+    jobs = [house.half_done()[0], house.half_done()[0]]
+    pid = house.stack.supervisor.pid("valkey")
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    house.open_gate()
+    # Not `house.until`, which would have the broker restarted meanwhile.
+    eventually(lambda: all(house.job(job_id).status == "completed" for job_id in jobs), within=20)
+    house.submit()
+    house.ends_well(within=20)
+    assert house.all_completed()
+    assert worker.alive

@@ -5,10 +5,9 @@ import signal
 from typing import Literal
 
 import pytest
-from house import House
-from servers.processes import pid_of
+from tests.faults.house import House
+from tests.servers.processes import pid_of
 
-pytest_plugins = ["fault_fixtures"]
 pytestmark = pytest.mark.usefixtures("relay")
 
 

@@ -84,7 +84,7 @@ def swift(state: Path) -> Server:
         name="swift",
         # Not as a file: its folder would come first on the path, and it would import itself as `swift`.
         argv=[
-            *(sys.executable, "-W", "ignore", "-m", "servers.swift"),
+            *(sys.executable, "-W", "ignore", "-m", "tests.servers.swift"),
             *(state, str(port), "account:user", SECRET_KEY),
         ],
         environment=environment_of_child(),
@@ -92,7 +92,7 @@ def swift(state: Path) -> Server:
         ready_within=timedelta(seconds=30),
         stop_within=timedelta(seconds=5),
         log=state / "swift.log",
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     return Server(program, settings, many=150)
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
-from waiting import eventually
+from tests.waiting import eventually
 
 from app.db import Database, workers
 from app.local.child import Child, Program
 from app.local.supervisor import http_ready
 from app.settings import Settings, environment_of_child
 
-TESTS = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[2]
 STARTS_WITHIN = 40.0
 """Seconds; one takes about 2, several at once on a busy machine a multiple."""
 
@@ -171,7 +171,7 @@ class Processes:
             stop_within=timedelta(seconds=10),
             death_signal=signal.SIGKILL,
             log=self._logs / f"{len(self._started)}-{name.replace(' ', '-')}.log",
-            cwd=TESTS,
+            cwd=CHECKOUT,
         )
         process = Process(program)
         self._started.append(process)

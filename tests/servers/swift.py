@@ -1,6 +1,6 @@
 """OpenStack Swift with its S3 API, as one process on loopback; stricter than rclone and kept for the tests.
 
-Run as `python -m servers.swift <folder> <port> <account:user> <secret>`, in a process of its own: Swift
+Run as `python -m tests.servers.swift <folder> <port> <account:user> <secret>`, in a process of its own: Swift
 patches sockets and threads, and warns about much. Objects stay in the folder from one run to the next.
 """
 

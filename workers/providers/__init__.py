@@ -15,6 +15,16 @@ def names() -> list[str]:
     return sorted(_PROVIDERS)
 
 
+def add(name: str, where: str) -> None:
+    """Make a provider of another package known to this process, before its first job.
+
+    Args:
+        name: what a target in the catalogue calls it.
+        where: `module:class`, imported with the first job for it.
+    """
+    _PROVIDERS[name] = where
+
+
 @functools.cache
 def load(name: str) -> Provider:
     """Give the process's one instance of a provider.

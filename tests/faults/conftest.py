@@ -1,14 +1,11 @@
-"""The fixtures of the fault tests.
-
-A plugin instead of a conftest.py, as mypy knows modules by their name alone, and there is one already.
-"""
+"""A whole house for each fault test, with nothing running in it yet but the servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Account
-from house import House, opened, relaying
+from tests.conftest import Account
+from tests.faults.house import House, opened, relaying
 
 from app.db import Database
 from app.dispatch import Relay
