@@ -138,7 +138,8 @@ class Broker:
                 connect_timeout=_TIMEOUT,
                 heartbeat=0,  # a dead peer shows at the next publish, within the socket's timeout
             )
-            self._connection.connect()
+            # Not `connect()`, which sleeps for two seconds before its second and last try.
+            self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             channel = self._connection.default_channel
             if self._is_amqp:
                 channel.confirm_select()

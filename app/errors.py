@@ -51,11 +51,22 @@ class DarkroomError(Exception):
     http_status = 500
     retryable = False
     """Whether the same attempt may succeed later without anybody changing anything."""
+    internal = False
+    """Whether `message` is for operators, as it may name servers of ours."""
 
     def __init__(self, message: str | None = None, *, retry_after: timedelta | None = None) -> None:
-        self.message = message or (inspect.getdoc(type(self)) or "").split("\n", 1)[0]
+        self.message = message or self._sentence()
         self.retry_after = retry_after
         super().__init__(self.message)
+
+    @property
+    def public_message(self) -> str:
+        """What a customer is told: `message`, or the plain sentence of an internal error."""
+        return self._sentence() if self.internal else self.message
+
+    @classmethod
+    def _sentence(cls) -> str:
+        return (inspect.getdoc(cls) or "").split("\n", 1)[0]
 
 
 class RequestError(DarkroomError):
@@ -191,6 +202,7 @@ class Unavailable(DarkroomError):
     code = "unavailable"
     http_status = 503
     retryable = True
+    internal = True
 
 
 class DatabaseDown(Unavailable):
@@ -215,6 +227,7 @@ class ObjectMissing(DarkroomError):
     """The object store holds no object under this key."""
 
     code = "object_missing"
+    internal = True
 
 
 class ObjectCorrupt(DarkroomError):
@@ -222,6 +235,7 @@ class ObjectCorrupt(DarkroomError):
 
     code = "object_corrupt"
     retryable = True
+    internal = True
 
 
 class ProviderError(DarkroomError):
@@ -277,3 +291,4 @@ class SetupError(DarkroomError):
     """Darkroom cannot run here as it is set up."""
 
     code = "setup"
+    internal = True

@@ -154,7 +154,7 @@ def _shown(error: DarkroomError) -> Response:
 def _present_http(error: HTTPException) -> Response:
     answer = _present(http.as_ours(error))
     if isinstance(error, MethodNotAllowed):
-        answer.headers["Allow"] = ", ".join(error.valid_methods or ())
+        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
     return answer
 
 

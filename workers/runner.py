@@ -275,9 +275,9 @@ class Runner:
                 reason=Reason.RETRY,
                 charge=True,
                 error_code=error.code,
-                error_message=error.message,
+                error_message=error.public_message,
                 delay=delay,
-                detail={"error_code": error.code, "delay_seconds": round(delay.total_seconds(), 3)},
+                detail={**_told(error), "delay_seconds": round(delay.total_seconds(), 3)},
             )
 
     def _write_end(self, claim: Claim, outcome: Outcome, status: Status, reason: Reason) -> bool:
@@ -293,8 +293,8 @@ class Runner:
                 reason=reason,
                 charge=status is Status.FAILED,
                 error_code=error.code,
-                error_message=error.message,
-                detail={"error_code": error.code, **outcome.detail},
+                error_message=error.public_message,
+                detail={**_told(error), **outcome.detail},
             )
 
     def _until_answered(self, write: Callable[[], bool]) -> bool | None:
@@ -325,6 +325,11 @@ class Runner:
             left = {one.key: error.code for one in stored}
         if left:
             log.warning("objects_left_behind", objects=len(left))
+
+
+def _told(error: DarkroomError) -> dict[str, object]:
+    """What an event keeps of an error, for the admin who reads it."""
+    return {"error_code": error.code, "error_message": error.message}
 
 
 def _ended_well(waiting: deque[Future[Stored]]) -> Iterator[Stored]:

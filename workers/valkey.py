@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from kombu.transport import redis, virtual
 
 
-class QoS(redis.QoS):  # type: ignore[misc]  # kombu's transports have no types
+class QoS(redis.QoS):
     """Which messages this worker holds."""
 
     def ack(self, delivery_tag: str) -> None:
@@ -35,13 +35,13 @@ class QoS(redis.QoS):  # type: ignore[misc]  # kombu's transports have no types
             raise
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # see above
+class Channel(redis.Channel):
     """A session with the broker."""
 
     QoS = QoS
 
 
-class Transport(redis.Transport):  # type: ignore[misc]  # see above
+class Transport(redis.Transport):
     """What `broker_transport` names."""
 
     Channel = Channel

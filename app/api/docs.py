@@ -32,6 +32,8 @@ window.ui = SwaggerUIBundle({
   displayRequestDuration: true,
   defaultModelsExpandDepth: 0,
   validatorUrl: null,
+  // Without this box, ticked at first, an optional file that nobody chose is left out and not sent empty.
+  plugins: [() => ({ components: { ParameterIncludeEmpty: () => null } })],
 });
 """
 _PAGE_HEADERS: Final = {

@@ -63,7 +63,7 @@ _HEADERS_OF: Final = {
 }
 """Beyond those of every answer; the ones of 200 and 206 come with bytes only."""
 _SAYS: Final = {
-    200: "Done",
+    200: "Here it is",
     206: "The range of bytes asked for",
     302: "The image lies behind this link",
     304: "The image you have is the image there is",
@@ -186,7 +186,7 @@ def _answer(operation: Operation, status: int, bodies: Bodies) -> Json:
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
     }
     if isinstance(answer, tuple):
-        made["content"] = {media: {"schema": {"type": "string", "format": "binary"}} for media in answer}
+        made["content"] = {media: {} for media in answer}
     elif schemas.is_json(answer):
         made["content"] = {"application/json": {"schema": bodies[answer, "serialization"]}}
     return made

@@ -69,7 +69,7 @@ class ErrorDetail(Answer):
 class ErrorBody(Answer):
     """What went wrong: a code for programs, a sentence for people, and the fields concerned."""
 
-    code: Annotated[str, Field(examples=["INVALID_FIELDS"])]
+    code: Annotated[str, Field(description="Stable, such as INVALID_FIELDS or JOB_NOT_FOUND")]
     message: str
     details: list[ErrorDetail]
 
@@ -311,7 +311,15 @@ OPERATIONS: Final = (
         description="Redraws the whole image; with a `mask`, only its white areas. "
         "An empty text field counts as not sent. Answers like generate.",
         request=ModifyRequest,
-        example={"modelId": "sketch", "prompt": "the same place in winter, snow", "strength": 0.6},
+        example={
+            "modelId": "sketch",
+            "prompt": "the same place in winter, snow",
+            "strength": 0.6,
+            "negativePrompt": "blurry",
+            "guidanceScale": 7.5,
+            "numOutputs": 1,
+            "seed": 42,
+        },
         uploads=(
             UploadField(name="image", required=True, description="The input image, JPEG or PNG"),
             UploadField(name="mask", required=False, description="Black and white image; white areas change"),

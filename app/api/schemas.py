@@ -113,6 +113,9 @@ def _renamed(node: Any) -> Any:
 
 
 def _readable(name: str) -> str:
-    """Give RealmErrorShown for app__api__realm__ErrorShown, pydantic's name where two models share one."""
+    """Give RealmErrorShown for app__api__realm__ErrorShown, pydantic's name where two models share one.
+
+    A dialect is the first word of its module's name: realm_models makes Realm too.
+    """
     parts = _CLASHING.fullmatch(name)
-    return parts["module"].capitalize() + parts["model"] if parts else name
+    return parts["module"].partition("_")[0].capitalize() + parts["model"] if parts else name

@@ -40,16 +40,32 @@ def _as_text(value: object) -> str:
 
 
 class Process:
-    """One child process with what it forked; `pid` is the main process."""
+    """One child process with what it forks; it may be started again when it has ended.
+
+    Use it from the main thread only: a child gets its death signal when the thread that started it ends.
+    """
 
     def __init__(self, program: Program) -> None:
         self.name = program.name
+        self.pid = 0
+        """Of the main process, also after its end."""
+        self._program = program
         self._child = Child(program)
-        self._child.spawn()
-        self.pid = self._child.pid or 0
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.pid}, {'alive' if self.alive else 'ended'})"
+
+    def start(self, *, ready: bool = False) -> None:
+        """Start the process, and wait until it is ready if so asked."""
+        self._child.spawn()
+        self.pid = self._child.pid or 0
+        if ready:
+            within = self._program.ready_within.total_seconds()
+            eventually(self._is_ready, within=within, told=self.last_words)
+
+    def _is_ready(self) -> bool:
+        assert self.alive, self.last_words()
+        return self._program.ready()
 
     @property
     def alive(self) -> bool:
@@ -95,7 +111,7 @@ class Process:
 class Processes:
     """All processes of Darkroom that a test started; leaving its `with` block kills what is left.
 
-    Use it from the main thread only: a child gets its death signal when the thread that started it ends.
+    Use it from the main thread only, see `Process`.
     """
 
     def __init__(self, settings: Settings, database: Database, *, logs: Path) -> None:
@@ -175,6 +191,7 @@ class Processes:
         )
         process = Process(program)
         self._started.append(process)
+        process.start()
         return process
 
 

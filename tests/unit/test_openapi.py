@@ -10,7 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, SecretStr
 
 from app import web
-from app.api import docs, outputs, realm
+from app.api import docs, outputs, realm_models
 from app.api.openapi import document
 from app.api.operations import Operation
 from app.api.ratelimit import RateLimit
@@ -135,7 +135,10 @@ def test_examples_of_paths_match_their_patterns(described: Operation) -> None:
 
 @pytest.mark.parametrize(
     ("name", "model", "files"),
-    [("generateImage", realm.GenerateRequest, set()), ("modifyImage", realm.ModifyRequest, {"image"})],
+    [
+        ("generateImage", realm_models.GenerateRequest, set()),
+        ("modifyImage", realm_models.ModifyRequest, {"image"}),
+    ],
 )
 def test_required_fields_are_the_ones_the_model_requires(
     served: Any, name: str, model: type[BaseModel], files: set[str]
@@ -170,19 +173,19 @@ def test_limits_that_are_enforced_are_written_down(
 
 def test_null_is_documented_where_the_server_takes_it() -> None:
     sent = {"modelId": "sketch", "prompt": "a hill", "width": None, "numOutputs": None}
-    assert realm.GenerateRequest.model_validate(sent).width is None
+    assert realm_models.GenerateRequest.model_validate(sent).width is None
 
 
 def test_examples_are_ready_to_be_sent(served: Any, services: Services) -> None:
     sent = operation(served, "generateImage")["requestBody"]["content"]["application/json"]["example"]
-    wished = realm.GenerateRequest.model_validate(sent)
+    wished = realm_models.GenerateRequest.model_validate(sent)
     assert services.intake.catalog.find(wished.model_id).id == "sketch"
     texts = {
         name: str(field["examples"][0])
         for name, field in body(served, "modifyImage")["properties"].items()
         if "examples" in field
     }
-    assert realm.ModifyRequest.model_validate(texts).strength == 0.6
+    assert realm_models.ModifyRequest.model_validate(texts).strength == 0.6
 
 
 def test_files_are_file_parts(served: Any) -> None:
@@ -238,7 +241,7 @@ def test_models_of_one_name_are_told_apart_by_their_dialect(served: Any) -> None
 
 
 def test_a_persisted_results_expiry_is_optional_as_the_answer_leaves_it_out(served: Any) -> None:
-    kept = realm.Result(image_id="img_1", url="u", seed=1, width=1, height=1, expires_at=None)
+    kept = realm_models.Result(image_id="img_1", url="u", seed=1, width=1, height=1, expires_at=None)
     shown = set(kept.model_dump(by_alias=True, exclude_none=True))
     result = served["components"]["schemas"]["Result"]
     assert set(result["required"]) == shown
