@@ -91,6 +91,8 @@ def _flask(services: Services) -> Flask:
     flask.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
     # Else //v1/models is redirected, and clients do not repeat a POST after every redirect.
     flask.url_map.merge_slashes = False
+    flask.request_class = http.TidyRequest
+    flask.teardown_request(http.close_spooled)
     flask.before_request(_name_request)
 
     @flask.before_request

@@ -10,16 +10,19 @@ from typing import Final
 import click
 
 from app.errors import SetupError
-from bench import accept, chain, report
+from bench import accept, chain, pictures, publish, report
 from bench.house import open_house
 from bench.numbers import Table
 from bench.run import Run
 
-SECTIONS: Final[dict[str, Callable[[Run], Table]]] = {
+SECTIONS: Final[dict[str, Callable[[Run], list[Table]]]] = {
     "accept": accept.measure,
     "endtoend": chain.measure,
+    "relay": publish.measure,
+    "png": pictures.measure_png,
+    "finisher": pictures.measure_finisher,
 }
-BY_DEFAULT: Final = ("accept",)
+BY_DEFAULT: Final = ("accept", "endtoend", "relay", "png", "finisher")
 
 
 def _chosen(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
@@ -51,13 +54,14 @@ def main(only: list[str], rounds: int, seconds: float, markdown: Path | None) ->
     def say(what: str) -> None:
         out.print(f"[dim]{time.monotonic() - began:5.0f} s  {what}[/dim]", highlight=False)
 
-    tables = []
+    tables: list[Table] = []
     try:
         with open_house(say) as house:
             for name in only:
-                table = SECTIONS[name](Run(house=house, rounds=rounds, seconds=seconds, say=say))
-                report.draw(table, out)
-                tables.append(table)
+                found = SECTIONS[name](Run(house=house, rounds=rounds, seconds=seconds, say=say))
+                tables.extend(found)
+                for table in found:
+                    report.draw(table, out)
     except SetupError as error:
         raise click.ClickException(error.message) from error
     facts = report.circumstances(sys.argv[1:])

@@ -4,6 +4,7 @@ A drain starts with a backlog that appears at once (rows in one transaction, mes
 is timed after its first 15 percent. The last side feeds the chain over HTTP while it runs.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.errors import SetupError
-from bench.house import QUEUE
+from bench.house import QUEUE, spec_of
 from bench.load import drive
 from bench.messages import BARE_QUEUE, Broker
 from bench.numbers import Series, Table, against_goal, interleaved, ratios, series, steady_rate
@@ -49,21 +50,12 @@ class _Side:
     drain: Callable[[int], _Drained]
 
 
-def measure(run: Run) -> Table:
-    """Give the table of the chain, for each kind of pool."""
-    table = Table(
-        "Chain: jobs per second until completed, and CPU per job",
-        ("", "jobs/s", "ratio to bare", "ms worker", "ms relay", "ms web", "ms PostgreSQL", "ms Valkey", "ms S3"),
-    )
-    for name, (pool, slots) in POOLS.items():
-        _measure_pool(run, table, name=name, pool=pool, slots=slots)
-    table.notes.append(
-        "bare: Celery's defaults, results ignored, no database. no image: claim and settle only, two commits."
-    )
-    return table
+def measure(run: Run) -> list[Table]:
+    """Give a table for each kind of pool."""
+    return [_measure_pool(run, name, pool=pool, slots=slots) for name, (pool, slots) in POOLS.items()]
 
 
-def _measure_pool(run: Run, table: Table, *, name: str, pool: str, slots: int) -> None:
+def _measure_pool(run: Run, name: str, *, pool: str, slots: int) -> Table:
     run.say(f"end to end: starting the workers ({name})")
     with ExitStack() as started:
         programs = _start(run, started, pool=pool, slots=slots)
@@ -72,7 +64,7 @@ def _measure_pool(run: Run, table: Table, *, name: str, pool: str, slots: int) -
             _Side("bare Celery no-op", lambda jobs: _drain_bare(run, programs, broker, jobs)),
             _Side("no-op, no image", lambda jobs: _drain(run, programs, jobs, model="nothing")),
             _Side("no-op, 16x16 PNG", lambda jobs: _drain(run, programs, jobs, model="pixel")),
-            _Side("the same, fed over HTTP", lambda _: _feed(run, programs)),
+            _Side("the same, fed over HTTP", lambda jobs: _feed(run, programs, jobs)),
         )
         jobs = {}
         for side in sides:
@@ -82,7 +74,7 @@ def _measure_pool(run: Run, table: Table, *, name: str, pool: str, slots: int) -
         for number, side in interleaved(run.rounds, sides):
             run.say(f"end to end ({name}), round {number + 1} of {run.rounds}: {side.name}")
             found[side.name].append(side.drain(jobs[side.name]))
-    _add_rows(table, found, pool=name)
+    return _table(name, found)
 
 
 def _start(run: Run, started: ExitStack, *, pool: str, slots: int) -> _Programs:
@@ -115,15 +107,19 @@ def _start(run: Run, started: ExitStack, *, pool: str, slots: int) -> _Programs:
 def _drain(run: Run, programs: _Programs, jobs: int, *, model: str) -> _Drained:
     run.house.empty()
     before = _cpu(run, programs)
-    run.house.add_jobs(jobs, model=model)
+    run.house.add_jobs(jobs, spec_of(model))
     return _await_completion(run, programs, before)
 
 
-def _feed(run: Run, programs: _Programs) -> _Drained:
+def _feed(run: Run, programs: _Programs, jobs: int) -> _Drained:
     run.house.empty()
     before = _cpu(run, programs)
     drive(
-        run.house.request(), port=programs.web_port, connections=FEEDERS, seconds=run.seconds
+        run.house.request(),
+        port=programs.web_port,
+        connections=FEEDERS,
+        seconds=_STUCK.total_seconds(),
+        most=jobs,
     ).only(202)
     return _await_completion(run, programs, before)
 
@@ -163,11 +159,20 @@ def _per_job(before: dict[str, float], after: dict[str, float], jobs: int) -> di
     return {name: (after[name] - before[name]) / jobs * 1000 for name in before}
 
 
-def _add_rows(table: Table, found: dict[str, list[_Drained]], *, pool: str) -> None:
+def _table(pool: str, found: dict[str, list[_Drained]]) -> Table:
+    table = Table(
+        f"Chain, worker with {pool}: jobs per second until completed, CPU ms per job (medians)",
+        ("", "jobs/s", "ratio to bare", "worker", "relay", "web", "PostgreSQL", "Valkey", "S3"),
+        notes=[
+            "bare: Celery with results ignored and no database. no image: claim and settle, two commits, "
+            "nothing encoded or stored; compare it with bare."
+        ],
+    )
     base: Series | None = None
     for name, rounds in found.items():
         rate = series(rounds, lambda one: one.rate)
         base = base or rate
         ratio = "1.00" if rate is base else against_goal(ratios(rate, base), at_least=GOAL)
-        costs = [series(rounds, lambda one, who=who: one.cpu[who]).show(".2f") for who in rounds[0].cpu]  # type: ignore[misc]
-        table.rows.append((f"{pool}: {name}", rate.show(), ratio, *costs))
+        costs = (statistics.median(one.cpu[process] for one in rounds) for process in rounds[0].cpu)
+        table.rows.append((name, rate.show(), ratio, *(f"{cost:.2f}" for cost in costs)))
+    return table

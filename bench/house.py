@@ -96,7 +96,7 @@ class House:
                 "TRUNCATE jobs, job_events, outputs, inputs, idempotency_keys, bench_jobs CASCADE"
             )
 
-    def add_jobs(self, count: int, *, model: str) -> None:
+    def add_jobs(self, count: int, spec: JobSpec) -> None:
         """Write a backlog of due jobs in one transaction, and ring for the relay."""
         with self.database.transaction() as tx:
             tx.exec_driver_sql(
@@ -106,14 +106,20 @@ class House:
                 "gen_random_uuid(), 5 FROM generate_series(1, %(count)s)",
                 {
                     "account_id": self.account_id,
-                    "model": model,
-                    "provider": f"bench_{model}",
+                    "model": spec.model,
+                    "provider": f"bench_{spec.model}",
                     "queue": QUEUE,
-                    "spec": spec_of(model).model_dump_json(),
+                    "spec": spec.model_dump_json(),
                     "count": count,
                 },
             )
             tx.exec_driver_sql("SELECT pg_notify(%(channel)s, '')", {"channel": bell.JOBS})
+
+    def only_job(self) -> UUID:
+        """Give the id of the one job there is."""
+        with self.database.autocommit() as tx:
+            job_id: UUID = tx.exec_driver_sql("SELECT id FROM jobs").scalar_one()
+            return job_id
 
     def live_slots(self) -> int:
         """Count the slots of the workers that signed on."""

@@ -31,7 +31,7 @@ def post(path: str, body: bytes, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Measured:
     """What the client saw: seconds per request, and how often each status came."""
 
@@ -47,6 +47,14 @@ class Measured:
     def latency(self, share: float) -> float:
         """Give a percentile of the latencies, in milliseconds."""
         return percentile(self.latencies, share) * 1000
+
+    def __add__(self, other: "Measured") -> "Measured":
+        both = {*self.statuses, *other.statuses}
+        return Measured(
+            seconds=self.seconds + other.seconds,
+            latencies=self.latencies + other.latencies,
+            statuses={one: self.statuses.get(one, 0) + other.statuses.get(one, 0) for one in both},
+        )
 
     def only(self, status: int) -> "Measured":
         """Give itself.
@@ -85,8 +93,17 @@ class _Connection:
         return int(head[9:12]), time.perf_counter() - self._sent_at
 
 
-def drive(request: bytes, *, port: int, connections: int, seconds: float) -> Measured:
-    """Send the request again and again on each of the connections, one at a time, for so long.
+def drive(
+    request: bytes, *, port: int, connections: int, seconds: float, most: int | None = None
+) -> Measured:
+    """Send the request again and again on each of the connections, one at a time.
+
+    Args:
+        request: the bytes to send; every answer must carry a Content-Length.
+        port: of a server on the loopback address.
+        connections: requests in flight.
+        seconds: when to stop.
+        most: how many requests to stop after, if that comes first.
 
     Raises:
         SetupError: the server closes a connection or does not answer for 30 s.
@@ -110,7 +127,8 @@ def drive(request: bytes, *, port: int, connections: int, seconds: float) -> Mea
                 status, took = answer
                 measured.latencies.append(took)
                 measured.statuses[status] = measured.statuses.get(status, 0) + 1
-                if time.perf_counter() - began < seconds:
+                enough = most is not None and len(measured.latencies) + waiting > most
+                if time.perf_counter() - began < seconds and not enough:
                     key.data.send()
                 else:
                     waiting -= 1

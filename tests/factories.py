@@ -1,9 +1,11 @@
-"""Pictures and request bodies that tests send."""
+"""Pictures and request bodies that tests send, and how a refusal looks."""
 
 import io
+import re
 from typing import Any
 
 from PIL import Image
+from werkzeug.test import TestResponse
 
 from app.db import Database
 from app.storage import Storage
@@ -12,6 +14,9 @@ from tests import rows
 GENERATE = "/v1/images/generate"
 MODIFY = "/v1/images/modify"
 Part = tuple[io.BytesIO, str]
+_JARGON = re.compile(
+    r"pydantic|Value error|Input should|validation|psycopg|sqlalchemy|object at|None\b|http://|inputs/|outputs/"
+)
 
 
 def picture(
@@ -58,3 +63,21 @@ def written(database: Database, storage: Storage) -> dict[str, int]:
 
 NOTHING = {"jobs": 0, "job_events": 0, "inputs": 0, "idempotency_keys": 0, "orphans": 0}
 """What `written` gives when nothing was."""
+
+
+def refused(answer: TestResponse, status: int) -> dict[str, str]:
+    """Check that an answer is an error in Realm's one shape; gives message by field, "" for all of it."""
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == "application/json"
+    assert {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"} <= set(answer.headers.keys())
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["X-Request-Id"])
+    assert answer.json is not None
+    assert answer.json.keys() == {"error"}
+    error = answer.json["error"]
+    assert error.keys() == {"code", "message", "details"}
+    assert re.fullmatch("[A-Z_]+", error["code"])
+    assert not _JARGON.search(error["message"]), error["message"]
+    if error["details"]:
+        assert error["message"] == "; ".join(f"{d['field']}: {d['message']}" for d in error["details"])
+        return {detail["field"]: detail["message"] for detail in error["details"]}
+    return {"": error["message"]}

@@ -101,7 +101,7 @@ class Model(_Entry):
     def problems_with(
         self, *, operation: Operation, width: int, height: int, num_images: int
     ) -> list[FieldProblem]:
-        """Give what this model cannot do of a request, under the spec's field names; empty when all is well."""
+        """Give what this model cannot do of a request, under the spec's field names; none: all is well."""
         problems = []
         if operation not in self.operations:
             able = ", ".join(sorted(self.operations))

@@ -60,9 +60,7 @@ def _draw(stack: Stack, *, output: Path, out: Console) -> list[Drawn]:
     output.mkdir(parents=True, exist_ok=True)
     with _progress(out) as progress:
         first = client.generate(output / "text-to-image.png", _shown(progress, "text to image"))
-        second = client.modify(
-            first.path, output / "image-to-image.png", _shown(progress, "image to image")
-        )
+        second = client.modify(first.path, output / "image-to-image.png", _shown(progress, "image to image"))
     database = connect(loaded, pool_size=1)
     for drawn, job_id in zip((first, second), client.job_ids, strict=True):
         with database.autocommit() as tx:
@@ -125,9 +123,7 @@ class _Client:
     def _await(self, job_id: str, show: Callable[[float], None]) -> dict[str, Any]:
         until = time.monotonic() + _PATIENCE.total_seconds()
         while time.monotonic() < until:
-            job: dict[str, Any] = self._session.get(
-                f"{self._url}/v1/images/jobs/{job_id}", timeout=10
-            ).json()
+            job: dict[str, Any] = self._session.get(f"{self._url}/v1/images/jobs/{job_id}", timeout=10).json()
             if job["status"] == "failed":
                 raise DarkroomError(f"The demo's job failed: {job['errorCode']}: {job['errorMessage']}")
             if job["status"] == "completed":
@@ -145,9 +141,7 @@ def _accepted(answer: requests.Response) -> str:
 
 
 def _progress(out: Console) -> Progress:
-    return Progress(
-        TextColumn("  {task.description:<16}"), BarColumn(), TimeElapsedColumn(), console=out
-    )
+    return Progress(TextColumn("  {task.description:<16}"), BarColumn(), TimeElapsedColumn(), console=out)
 
 
 def _shown(progress: Progress, title: str) -> Callable[[float], None]:

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -78,11 +78,13 @@ class Supervisor:
         self._children: list[Child] = []
         self._is_stopping = False
 
-    def start(self, program: Program) -> None:
-        """Start a program and return when it is ready; from then on `watch` restarts it.
+    def start(self, *programs: Program) -> None:
+        """Start programs that do not need each other, and return when all are ready.
+
+        From then on `watch` restarts them.
 
         Raises:
-            SetupError: it died, was not ready in time (it is ended then) or was stopped meanwhile; the
+            SetupError: one died, was not ready in time (it is ended then) or was stopped meanwhile; the
                 message ends with the last lines of its log. Also when the supervisor was stopped before.
             ValueError: a program of this name was started already.
             RuntimeError: not called from the main thread.
@@ -91,18 +93,17 @@ class Supervisor:
             raise RuntimeError(
                 "programs are started from the main thread: others may end before their children"
             )
-        if any(child.program.name == program.name for child in self._children):
-            raise ValueError(f"{program.name} was started already")
-        child = Child(program)
-        self._children.append(child)  # before it runs, so that an interrupted start is stopped like any other
-        try:
-            self._spawn(child)
-            self._await_ready(child)
-        except (SetupError, OSError) as error:
-            self._end(child, hurry=True)
-            if isinstance(error, SetupError):
-                raise
-            raise SetupError(f"{program.name} could not be started: {error}") from error
+        children = [self._admit(program) for program in programs]
+        for child in children:
+            with self._ending(child):
+                self._spawn(child)
+        waiting = children
+        while waiting:
+            for child in waiting:
+                with self._ending(child):
+                    self._look_whether_ready(child)
+            waiting = [child for child in waiting if not child.is_ready]
+            time.sleep(POLL_SECONDS if waiting else 0)
 
     def watch(self, *, until: Callable[[], bool], within: timedelta | None = None) -> bool:
         """Restart what dies until `until()` is true; give whether that came before `within` was over.
@@ -142,6 +143,24 @@ class Supervisor:
         """
         return {child.program.name: child.pid for child in self._children}[name]
 
+    def _admit(self, program: Program) -> Child:
+        if any(child.program.name == program.name for child in self._children):
+            raise ValueError(f"{program.name} was started already")
+        child = Child(program)
+        self._children.append(child)  # before it runs, so that an interrupted start is stopped like any other
+        return child
+
+    @contextlib.contextmanager
+    def _ending(self, child: Child) -> Iterator[None]:
+        """End a child whose start goes wrong inside, and say so as a SetupError."""
+        try:
+            yield
+        except (SetupError, OSError) as error:
+            self._end(child, hurry=True)
+            if isinstance(error, SetupError):
+                raise
+            raise SetupError(f"{child.program.name} could not be started: {error}") from error
+
     def _spawn(self, child: Child) -> None:
         if not self._is_stopping:
             child.spawn()
@@ -149,19 +168,19 @@ class Supervisor:
             child.kill()
             raise SetupError(f"{child.program.name} was stopped while it was starting")
 
-    def _await_ready(self, child: Child) -> None:
+    def _look_whether_ready(self, child: Child) -> None:
         name = child.program.name
-        while not child.program.ready():
-            if self._is_stopping:
-                raise SetupError(f"{name} was stopped while it was starting")
-            status = child.exit_status()
-            if status is not None:
-                raise SetupError(f"{name} ended while starting ({_fate(status)}):\n{child.last_words()}")
-            if child.age > child.program.ready_within:
-                seconds = child.program.ready_within.total_seconds()
-                raise SetupError(f"{name} was not ready after {seconds:g} s:\n{child.last_words()}")
-            time.sleep(POLL_SECONDS)
-        self._declare_ready(child, Happened.READY)
+        if child.program.ready():
+            self._declare_ready(child, Happened.READY)
+            return
+        if self._is_stopping:
+            raise SetupError(f"{name} was stopped while it was starting")
+        status = child.exit_status()
+        if status is not None:
+            raise SetupError(f"{name} ended while starting ({_fate(status)}):\n{child.last_words()}")
+        if child.age > child.program.ready_within:
+            seconds = child.program.ready_within.total_seconds()
+            raise SetupError(f"{name} was not ready after {seconds:g} s:\n{child.last_words()}")
 
     def _declare_ready(self, child: Child, what: Happened) -> None:
         child.is_ready = True

@@ -10,10 +10,12 @@ from rich.console import Console
 from app import auth, settings
 from app.broker import UPKEEP
 from app.db import Database, accounts, connect, migrate, workers
+from app.dispatch import all_queues
 from app.domain import catalog
-from app.errors import DatabaseDown
+from app.errors import DatabaseDown, SetupError
 from app.local.child import Program
 from app.local.stack import Stack
+from app.local.state import is_free
 from app.local.supervisor import Event, Happened, http_ready
 from app.settings import Settings, environment_of_child
 from app.storage import open_store
@@ -29,6 +31,8 @@ def run(state: Path, *, port: int, out: Console) -> None:
     Raises:
         SetupError: something does not start; the message says why and what to do.
     """
+    if not is_free(port):
+        raise SetupError(f"port {port} of {HOST} is taken; name another: darkroom up --port {port + 1}")
     with Stack.open(state, on_event=lambda event: tell(event, out)) as stack:
         start_everything(stack, port=port)
         url = f"http://{HOST}:{port}"
@@ -70,14 +74,14 @@ def start_everything(stack: Stack, *, port: int) -> Settings:
     open_store(loaded).ensure_bucket()
     database = connect(loaded, pool_size=2, application_name="darkroom up")
     ensure_first_key(database, loaded, stack.state / KEY_FILE)
-    names = catalog.load(loaded.models_file).queues()
-    for name in [*names, UPKEEP]:
-        stack.supervisor.start(_worker(stack, name, database))
-    stack.supervisor.start(_program(stack, "relay", _darkroom("relay")))
-    stack.supervisor.start(_program(stack, "beat", [*_CELERY, "beat", "--loglevel=WARNING"]))
     url = f"http://{HOST}:{port}/readyz"
     web = _darkroom("web", "--host", HOST, "--port", str(port))
-    stack.supervisor.start(_program(stack, "web", web, ready=lambda: http_ready(url)))
+    stack.supervisor.start(
+        *(_worker(stack, name, database) for name in all_queues(catalog.load(loaded.models_file))),
+        _program(stack, "relay", _darkroom("relay")),
+        _program(stack, "beat", [*_CELERY, "beat", "--loglevel=WARNING"]),
+        _program(stack, "web", web, ready=lambda: http_ready(url)),
+    )
     return loaded
 
 

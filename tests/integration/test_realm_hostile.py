@@ -1,25 +1,19 @@
 """Whatever a stranger or a broken client sends is told apart with a clear 4xx, and leaves nothing behind."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from app import web
 from app.db import Database
 from app.settings import Settings
 from app.storage import Storage
 from tests.conftest import Account
-from tests.factories import GENERATE, MODIFY, NOTHING, body, file_part, form, picture, written
+from tests.factories import GENERATE, MODIFY, NOTHING, body, form, refused, written
 
-JARGON = re.compile(
-    r"pydantic|Value error|Input should|validation|after val|psycopg|sqlalchemy|object at|None\b"
-)
 OUT_OF_RANGE = "is out of all range; send a smaller number"
-NOT_DIGITS = "must be a number in digits"
 NUL = "must not contain NUL characters; remove them"
 
 
@@ -41,24 +35,6 @@ def client(application: Any) -> FlaskClient:
 def nothing_half_written(database: Database, storage: Storage) -> Iterator[None]:
     yield
     assert written(database, storage) == NOTHING
-
-
-def refused(answer: TestResponse, status: int) -> dict[str, str]:
-    """Check that the answer is an error in the dialect's one shape; gives field → message, or the sentence."""
-    assert answer.status_code == status, answer.text
-    assert answer.content_type == "application/json"
-    assert {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"} <= set(answer.headers.keys())
-    assert re.fullmatch("[0-9a-f]{16}", answer.headers["X-Request-Id"])
-    assert answer.json is not None
-    assert answer.json.keys() == {"error"}
-    error = answer.json["error"]
-    assert error.keys() == {"code", "message", "details"}
-    assert re.fullmatch("[A-Z_]+", error["code"])
-    assert not JARGON.search(error["message"]), error["message"]
-    if error["details"]:
-        assert error["message"] == "; ".join(f"{d['field']}: {d['message']}" for d in error["details"])
-        return {detail["field"]: detail["message"] for detail in error["details"]}
-    return {"": error["message"]}
 
 
 def number_must(*, least: str, most: str, whole: bool) -> list[tuple[object, str]]:
@@ -129,35 +105,37 @@ def test_a_wrong_member_of_generate_is_named_with_the_remedy(
         assert refused(answer, 422) == {field: message}, value
 
 
+NO_OBJECT = 'The body must be a JSON object, such as {"name": "value"}.'
+INFINITE = "number is infinity when parsed as double (line 1, column 10)"
 BROKEN_BODIES = {
     b"": "The body is empty; send a JSON object.",
-    b"[]": 'The body must be a JSON object, such as {"name": "value"}.',
-    b"null": 'The body must be a JSON object, such as {"name": "value"}.',
-    b'"x"': 'The body must be a JSON object, such as {"name": "value"}.',
-    b'{"modelId":': "The body is not valid JSON: unexpected end of data (line 1, column 12).",
-    b'{"modelId":"sketch",}': "The body is not valid JSON: trailing comma is not allowed (line 1, column 20).",
-    b'{"guidanceScale":NaN}': "The body is not valid JSON: unexpected character, expected a JSON value (line 1, column 18).",
-    b'{"guidanceScale":-Infinity}': "The body is not valid JSON: no digit after sign (line 1, column 19).",
-    b'{"width":1e400}': "The body is not valid JSON: number is infinity when parsed as double (line 1, column 10).",
-    b'{"width":' + b"9" * 5000 + b"}": "The body is not valid JSON: number is infinity when parsed as double (line 1, column 10).",
-    b'{"prompt":"\\ud800"}': "The body is not valid JSON: no low surrogate in string (line 1, column 12).",
+    b"[]": NO_OBJECT,
+    b"null": NO_OBJECT,
+    b'"x"': NO_OBJECT,
     b'{"prompt":"\xff"}': "The body is not UTF-8 text: byte 12 is wrong; encode it as UTF-8.",
     b'{"prompt":"\xed\xa0\x80"}': "The body is not UTF-8 text: byte 12 is wrong; encode it as UTF-8.",
     '{"prompt":"a"}'.encode("utf-16"): "The body is not UTF-8 text: byte 1 is wrong; encode it as UTF-8.",
-    b'\xef\xbb\xbf{"prompt":"a"}': "The body is not valid JSON: UTF-8 byte order mark (BOM) is not supported (line 1, column 1).",
-    b'{"a":' + b"[" * 100_000: "The body is not valid JSON: depth limit exceeded (line 1, column 1030).",
-    b'{"a":' * 20_000: "The body is not valid JSON: depth limit exceeded (line 1, column 5122).",
-    b'{"a":1}{"a":1}': "The body is not valid JSON: unexpected content after document (line 1, column 8).",
-}  # fmt: skip
+}
+NO_JSON = {
+    b'{"modelId":': "unexpected end of data (line 1, column 12)",
+    b'{"modelId":"sketch",}': "trailing comma is not allowed (line 1, column 20)",
+    b'{"guidanceScale":NaN}': "unexpected character, expected a JSON value (line 1, column 18)",
+    b'{"guidanceScale":-Infinity}': "no digit after sign (line 1, column 19)",
+    b'{"width":1e400}': INFINITE,
+    b'{"width":' + b"9" * 5000 + b"}": INFINITE,
+    b'{"prompt":"\\ud800"}': "no low surrogate in string (line 1, column 12)",
+    b'\xef\xbb\xbf{"a":1}': "UTF-8 byte order mark (BOM) is not supported (line 1, column 1)",
+    b'{"a":' + b"[" * 100_000: "depth limit exceeded (line 1, column 1030)",
+    b'{"a":' * 20_000: "depth limit exceeded (line 1, column 5122)",
+    b'{"a":1}{"a":1}': "unexpected content after document (line 1, column 8)",
+}
 
 
-@pytest.mark.parametrize(("sent", "told"), BROKEN_BODIES.items(), ids=range(len(BROKEN_BODIES)))
-def test_a_body_that_is_no_json_object_is_told_where_it_breaks(
-    sent: bytes, told: str, client: FlaskClient, account: Account
-) -> None:
-    answer = client.post(GENERATE, data=sent, content_type="application/json", headers=account.headers)
-
-    assert refused(answer, 400) == {"": told}
+def test_a_body_that_is_no_json_object_is_told_where_it_breaks(client: FlaskClient, account: Account) -> None:
+    broken = {sent: f"The body is not valid JSON: {why}." for sent, why in NO_JSON.items()}
+    for sent, told in {**BROKEN_BODIES, **broken}.items():
+        answer = client.post(GENERATE, data=sent, content_type="application/json", headers=account.headers)
+        assert refused(answer, 400) == {"": told}, sent[:50]
 
 
 def test_a_json_body_over_the_limit_is_413_and_one_at_the_limit_is_read(
@@ -184,161 +162,6 @@ def test_another_content_type_is_415_and_names_the_right_one(
 
     right = "application/json" if path == GENERATE else "multipart/form-data"
     assert refused(answer, 415) == {"": f"Send the body as Content-Type: {right}, not {sent or 'none'}."}
-
-
-def form_number_must(*, most: str, whole: bool) -> list[tuple[object, str]]:
-    words = ("abc", "1,5", "nan", "inf", "true", "0x10", "1_0", "\u0661", " ", "1 2", "--1", "a\0")
-    return [
-        *((word, NOT_DIGITS) for word in words),
-        ("-1", "must be at least 0.0" if not whole else "must be at least 1"),
-        ("9" * 50, f"must be at most {most}"),
-        ("9" * 5000, OUT_OF_RANGE if whole else "must be a finite number"),
-        ("1e400", "must be a whole number" if whole else "must be a finite number"),
-        *([("1.5", "must be a whole number")] if whole else []),
-        (file_part, "must be sent as text, not as a file"),
-    ]
-
-
-WRONG_PARTS: dict[str, list[tuple[object, str]]] = {
-    "modelId": [
-        (None, "is required"),
-        ("", "must not be empty"),
-        ("a\0", NUL),
-        ("x" * 201, "must have at most 200 characters"),
-        (file_part, "must be sent as text, not as a file"),
-        (["sketch", "sketch"], "was sent more than once; send it once"),
-    ],
-    "prompt": [
-        (None, "is required"),
-        ("", "must not be empty"),
-        (" \n", "must not be blank"),
-        ("a\0", NUL),
-        ("x" * 10_001, "must have at most 10000 characters"),
-        (file_part, "must be sent as text, not as a file"),
-        (["a", "b"], "was sent more than once; send it once"),
-    ],
-    "negativePrompt": [("a\0", NUL), ("x" * 10_001, "must have at most 10000 characters")],
-    "strength": form_number_must(most="1.0", whole=False),
-    "guidanceScale": form_number_must(most="100.0", whole=False),
-    "numOutputs": form_number_must(most="4", whole=True),
-    "seed": [("-1", "must be at least 0"), ("9" * 50, f"must be at most {2**63 - 1}")],
-    "image": [
-        (None, "is required, as a JPEG or PNG file"),
-        ("", "is required, as a JPEG or PNG file"),
-        ("iVBORw0KGgo=", "must be sent as a file part with a filename, not as text"),
-        (lambda: file_part(picture(9400, 9400, mode="1")), "9400 x 9400 pixels is too large; resize it so that no side is over 8192"),
-        (lambda: file_part(picture(8193, 1)), "8193 x 1 pixels is too large; resize it so that no side is over 8192"),
-        (lambda: file_part(picture(8000, 8000, mode="1")), "8000 x 8000 is 64,000,000 pixels, at most 16,777,216 are accepted; resize it before sending"),
-        (lambda: file_part(picture()[:-9]), "the PNG file ends too early; send a still image that opens in an image viewer"),
-        (lambda: file_part(picture(kind="JPEG")[:-9]), "the JPEG file ends too early; send a still image that opens in an image viewer"),
-        (lambda: [file_part(), file_part()], "was sent more than once; send it once"),
-    ],
-    "mask": [
-        ("white", "must be sent as a file part with a filename, not as text"),
-        (lambda: file_part(picture(9400, 9400, mode="1")), "9400 x 9400 pixels is too large; resize it so that no side is over 8192"),
-        (lambda: [file_part(), file_part()], "was sent more than once; send it once"),
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("field", WRONG_PARTS)
-def test_a_wrong_part_of_modify_is_named_with_the_remedy(
-    field: str, client: FlaskClient, account: Account
-) -> None:
-    for value, message in WRONG_PARTS[field]:
-        sent = form(**{field: value() if callable(value) else value})
-        answer = client.post(MODIFY, data=sent, content_type="multipart/form-data", headers=account.headers)
-        assert refused(answer, 422) == {field: message}, value
-
-
-@pytest.mark.parametrize(
-    ("data", "told"),
-    [
-        (b"", "is not an image we can read"),
-        (b"just some text", "is not an image we can read"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image we can read"),
-        (b"%PDF-1.7", "is not an image we can read"),
-        (picture(kind="GIF"), "is not an image we can read"),
-        (picture(kind="TIFF"), "is not an image we can read"),
-        (picture(kind="WEBP"), "is a WEBP file"),
-    ],
-)
-@pytest.mark.parametrize("field", ["image", "mask"])
-def test_a_file_that_is_no_jpeg_or_png_is_415_whatever_it_is_called(
-    field: str, data: bytes, told: str, client: FlaskClient, account: Account
-) -> None:
-    sent = form(**{field: file_part(data, "photo.png")})
-
-    answer = client.post(MODIFY, data=sent, content_type="multipart/form-data", headers=account.headers)
-
-    assert refused(answer, 415) == {"": f"{field}: {told}; send a PNG or JPEG file"}
-
-
-def part(name: bytes, value: bytes, more: bytes = b"") -> bytes:
-    return (
-        b'--B\r\nContent-Disposition: form-data; name="' + name + b'"' + more + b"\r\n\r\n" + value + b"\r\n"
-    )
-
-
-NO_FORM = {
-    "The body holds no complete multipart/form-data; it must begin and end with the boundary that its Content-Type names."
-}  # fmt: skip
-WHOLE = part(b"modelId", b"sketch") + part(b"prompt", b"x") + part(b"image", picture(), b'; filename="a.png"')
-
-
-# Werkzeug leaves the spooled file of a part that breaks off to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(
-    ("sent", "content_type"),
-    [
-        (b"", "multipart/form-data; boundary=B"),
-        (WHOLE + b"--B--\r\n", "multipart/form-data"),
-        (WHOLE + b"--B--\r\n", "multipart/form-data; boundary=Z"),
-        (WHOLE + b"--B--\r\n", "multipart/form-data; boundary=\xc3\xa9"),
-        (WHOLE, "multipart/form-data; boundary=B"),
-        (WHOLE[:-30], "multipart/form-data; boundary=B"),
-        (b"--B\r\nX: y\r\n\r\nv\r\n--B--\r\n", "multipart/form-data; boundary=B"),
-        (b"--B\r\nX: " + b"y" * 100_000 + b"\r\n\r\nv\r\n--B--\r\n", "multipart/form-data; boundary=B"),
-    ],
-)
-def test_a_multipart_body_that_cannot_be_read_is_400(
-    sent: bytes, content_type: str, client: FlaskClient, account: Account
-) -> None:
-    answer = client.post(MODIFY, data=sent, content_type=content_type, headers=account.headers)
-
-    assert set(refused(answer, 400).values()) == NO_FORM
-
-
-def test_an_image_without_a_filename_is_told_what_it_lacks(client: FlaskClient, account: Account) -> None:
-    sent = part(b"modelId", b"sketch") + part(b"prompt", b"x") + part(b"image", picture()) + b"--B--\r\n"
-
-    answer = client.post(
-        MODIFY, data=sent, content_type="multipart/form-data; boundary=B", headers=account.headers
-    )
-
-    assert refused(answer, 422) == {"image": "must be sent as a file part with a filename, not as text"}
-
-
-def test_text_that_is_not_utf8_is_refused_rather_than_replaced(client: FlaskClient, account: Account) -> None:
-    image = part(b"image", picture(), b'; filename="a.png"')
-    sent = part(b"modelId", b"sketch") + part(b"prompt", b"caf\xe9") + image + b"--B--\r\n"
-
-    answer = client.post(
-        MODIFY, data=sent, content_type="multipart/form-data; boundary=B", headers=account.headers
-    )
-
-    assert refused(answer, 422) == {"prompt": "must be text in UTF-8"}
-
-
-def test_too_much_of_a_form_is_413(client: FlaskClient, account: Account) -> None:
-    limits = "32 parts and 500,000 bytes in a text field; a file needs a filename."
-    for sent, told in (
-        (form(image=file_part(b"x" * 30_000_000)), "The body may have at most 26,214,400 bytes."),
-        (form(prompt="x" * 600_000), f"The body may have at most 26,214,400 bytes, {limits}"),
-        (form(**{f"f{n}": "x" for n in range(40)}), f"The body may have at most 26,214,400 bytes, {limits}"),
-    ):
-        answer = client.post(MODIFY, data=sent, content_type="multipart/form-data", headers=account.headers)
-        assert refused(answer, 413) == {"": told}
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "a b", "a\tb", "schl\u00fcssel"])
@@ -370,8 +193,11 @@ def test_a_job_id_of_any_form_that_names_none_is_404(
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/images", "/v1/images/", f"{GENERATE}/", "/v1/images/jobs", "/v1/images/jobs/", "/v1/models/", "/v1/images/a%00b"],
-)  # fmt: skip
+    [
+        *("/v1/images", "/v1/images/", "/v1/images/jobs", "/v1/images/jobs/", "/v1/images/a%00b"),
+        *(f"{GENERATE}/", "/v1/models/", "/v1/models/a/b"),
+    ],
+)
 def test_an_address_without_an_endpoint_is_404_in_the_dialects_shape(
     path: str, client: FlaskClient, account: Account
 ) -> None:

@@ -19,6 +19,7 @@ from kombu import Connection
 from app.local.child import Program
 from app.settings import environment_of_child
 from tests.servers.processes import Process
+from tests.waiting import eventually
 
 _LAUNCHERS = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 _INSTALL = "apt-get install -y rabbitmq-server"
@@ -83,6 +84,14 @@ class RabbitMQ:
     def thaw(self) -> None:
         """Let it go on."""
         self._node.send(signal.SIGCONT)
+
+    def await_durable(self, queue: str) -> None:
+        """Return when a queue just declared survives a kill: its name lies in memory for about 2 s first.
+
+        What is confirmed is on disk, yet it is not found again without the queue.
+        """
+        logs = list((self._folder / "mnesia").glob("*/LATEST.LOG"))
+        eventually(lambda: any(queue.encode() in log.read_bytes() for log in logs), within=10)
 
     def forget(self, queue: str) -> None:
         """Delete a queue with all that is in it."""
