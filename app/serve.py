@@ -20,9 +20,7 @@ _QUIET: Final[dict[str, object]] = {
 """Granian's own records, warnings and worse; ours are configured by the application."""
 
 
-def serve(
-    settings: Settings, *, host: str, port: int, application: str = "app.web:from_environment"
-) -> None:
+def serve(settings: Settings, *, host: str, port: int, application: str = "app.web:from_environment") -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end, at most 25 s.
 
     Args:

@@ -9,8 +9,9 @@ from typing import Final
 
 import click
 
+from app import log
 from app.errors import SetupError
-from bench import accept, chain, pictures, publish, report
+from bench import accept, chain, pictures, publish, report, servers
 from bench.house import open_house
 from bench.numbers import Table
 from bench.run import Run
@@ -21,6 +22,7 @@ SECTIONS: Final[dict[str, Callable[[Run], list[Table]]]] = {
     "relay": publish.measure,
     "png": pictures.measure_png,
     "finisher": pictures.measure_finisher,
+    "wsgi": servers.measure,
 }
 BY_DEFAULT: Final = ("accept", "endtoend", "relay", "png", "finisher")
 
@@ -44,10 +46,13 @@ def _chosen(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option(
     "--seconds", type=click.FloatRange(0.2), default=3.0, show_default=True, help="Of one measurement."
 )
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the report here.")
+@click.option(
+    "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the report here."
+)
 def main(only: list[str], rounds: int, seconds: float, markdown: Path | None) -> None:
     """Measure Darkroom against bare baselines in the same minute: A, B, A, B, …; medians [min-max]."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    log.configure(log_format="console", level="warning")
     out = report.console()
     began = time.monotonic()
 

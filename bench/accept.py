@@ -50,9 +50,7 @@ class _Round:
 def measure(run: Run) -> list[Table]:
     """Give the table of the door."""
     house, ports = run.house, (free_port(), free_port())
-    ours = house.start_server(
-        "web", server="granian", application="app.web:from_environment", port=ports[0]
-    )
+    ours = house.start_server("web", server="granian", application="app.web:from_environment", port=ports[0])
     bare = house.start_server(
         "bare route", server="granian", application="bench.plain_route:application", port=ports[1]
     )
@@ -99,9 +97,7 @@ def _table(found: dict[str, list[_Round]]) -> Table:
     )
     figures = {name: _figures(rounds) for name, rounds in found.items()}
     for name, (rate, cpu, postgres, p50, p99) in figures.items():
-        table.rows.append(
-            (name, rate.show(), cpu.show(), postgres.show(), p50.show(".2f"), p99.show(".2f"))
-        )
+        table.rows.append((name, rate.show(), cpu.show(), postgres.show(), p50.show(".2f"), p99.show(".2f")))
     ours, bare = figures.values()
     rate, *others = (ratios(a, b) for a, b in zip(ours, bare, strict=True))
     table.rows.append(("ratio", against_goal(rate, at_least=GOAL), *(other.show(".2f") for other in others)))

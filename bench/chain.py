@@ -23,6 +23,10 @@ GOAL = 0.50
 POOLS = {"prefork, 2 processes": ("prefork", 2), "threads, 8": ("threads", 8)}
 FEEDERS = 4
 """Connections that submit jobs while the chain works on them."""
+_NOTE = (
+    "bare: Celery with results ignored and no database. no image: claim and settle, two commits, "
+    "nothing encoded or stored; compare it with bare."
+)
 _FIRST = 300
 """Jobs of the warm-up, from which the size of the rounds follows."""
 _STUCK = timedelta(seconds=60)
@@ -163,10 +167,7 @@ def _table(pool: str, found: dict[str, list[_Drained]]) -> Table:
     table = Table(
         f"Chain, worker with {pool}: jobs per second until completed, CPU ms per job (medians)",
         ("", "jobs/s", "ratio to bare", "worker", "relay", "web", "PostgreSQL", "Valkey", "S3"),
-        notes=[
-            "bare: Celery with results ignored and no database. no image: claim and settle, two commits, "
-            "nothing encoded or stored; compare it with bare."
-        ],
+        notes=[_NOTE],
     )
     base: Series | None = None
     for name, rounds in found.items():

@@ -1,5 +1,6 @@
 """Providers that draw nothing worth looking at, and take no or a known time for it."""
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -44,10 +45,12 @@ class Timed:
 
     def __init__(self, picture: Image.Image) -> None:
         self._picture = picture
+        self._gpu = threading.Lock()
 
     def generate(self, spec: JobSpec, inputs: Inputs, attempt: Attempt) -> Iterator[Picture]:  # noqa: ARG002 - the promise
         """Yield `spec.num_images` images, one per 60 ms."""
         for index in range(spec.num_images):
             attempt.check()
-            time.sleep(COMPUTE_SECONDS)
+            with self._gpu:
+                time.sleep(COMPUTE_SECONDS)
             yield Picture(image=self._picture.copy(), seed=spec.seed_of(index))

@@ -55,9 +55,7 @@ class House:
         """Give an HTTP request that is accepted as a job."""
         return post("/v1/images/generate", BODY, {"X-API-Key": self.key})
 
-    def start(
-        self, name: str, argv: list[str], *, ready: Callable[[], bool], **environment: str
-    ) -> Running:
+    def start(self, name: str, argv: list[str], *, ready: Callable[[], bool], **environment: str) -> Running:
         """Prepare a program with the house's settings in its environment; enter it to start it."""
         return Running(
             name,
@@ -115,11 +113,10 @@ class House:
             )
             tx.exec_driver_sql("SELECT pg_notify(%(channel)s, '')", {"channel": bell.JOBS})
 
-    def only_job(self) -> UUID:
-        """Give the id of the one job there is."""
+    def job_ids(self) -> list[UUID]:
+        """Give the ids of all jobs."""
         with self.database.autocommit() as tx:
-            job_id: UUID = tx.exec_driver_sql("SELECT id FROM jobs").scalar_one()
-            return job_id
+            return [row.id for row in tx.exec_driver_sql("SELECT id FROM jobs")]
 
     def live_slots(self) -> int:
         """Count the slots of the workers that signed on."""

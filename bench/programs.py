@@ -1,6 +1,7 @@
-"""The programs under test: started as children that cannot outlive us, with what they cost in CPU and memory."""
+"""The programs under test: children that cannot outlive us, with what they cost in CPU and memory."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -127,9 +128,17 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody accepts connections on this port of the loopback address."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    """Whether an HTTP server on this port of the loopback address answers, whatever it says."""
+    # A server may listen long before its application is loaded.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    except OSError:
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def tree(pid: int) -> list[int]:

@@ -23,9 +23,16 @@ from uuid_utils.compat import uuid7
 from app import __version__, imaging
 from app.db import Database, bell, jobs
 from app.db.jobs import Claim
-from app.domain.job import Reason, Status, may_retry, retry_delay
+from app.domain.job import Reason, Status, is_charged, may_retry, retry_delay
 from app.domain.spec import JobSpec
-from app.errors import AttemptEnded, CancelRequested, DarkroomError, DatabaseDown, DeadlineExceeded
+from app.errors import (
+    AttemptEnded,
+    CancelRequested,
+    DarkroomError,
+    DatabaseDown,
+    DeadlineExceeded,
+    Unavailable,
+)
 from app.log import get_logger
 from app.settings import Settings
 from app.storage import Storage, output_key
@@ -149,9 +156,8 @@ class Runner:
         except AttemptEnded as error:
             return Outcome(kind=Kind.GONE, stored=tuple(stored), error=error)
         except DarkroomError as error:
-            retry = may_retry(
-                retryable=error.retryable, failures=claim.failures + 1, max_attempts=claim.max_attempts
-            )
+            failures = claim.failures + _charge(claim, error)
+            retry = may_retry(retryable=error.retryable, failures=failures, max_attempts=claim.max_attempts)
             return Outcome(kind=Kind.RETRY if retry else Kind.FAILED, stored=tuple(stored), error=error)
         except Exception:
             unknown = DarkroomError(
@@ -264,7 +270,9 @@ class Runner:
     def _write_retry(self, claim: Claim, outcome: Outcome) -> bool:
         error = outcome.error
         assert error is not None
-        delay = retry_delay(claim.failures + 1, chance=random.random(), retry_after=error.retry_after)  # noqa: S311 - jitter
+        charged = _charge(claim, error)
+        failures = claim.failures + 1 if charged else claim.attempt
+        delay = retry_delay(failures, chance=random.random(), retry_after=error.retry_after)  # noqa: S311 - jitter
         with self._database.autocommit() as tx:
             return jobs.end_attempt(
                 tx,
@@ -273,7 +281,7 @@ class Runner:
                 worker=self._leases.worker,
                 to_status=Status.QUEUED,
                 reason=Reason.RETRY,
-                charge=True,
+                charge=charged,
                 error_code=error.code,
                 error_message=error.public_message,
                 delay=delay,
@@ -330,6 +338,10 @@ class Runner:
 def _told(error: DarkroomError) -> dict[str, object]:
     """What an event keeps of an error, for the admin who reads it."""
     return {"error_code": error.code, "error_message": error.message}
+
+
+def _charge(claim: Claim, error: DarkroomError) -> bool:
+    return is_charged(ours_is_away=isinstance(error, Unavailable), attempt=claim.attempt)
 
 
 def _ended_well(waiting: deque[Future[Stored]]) -> Iterator[Stored]:

@@ -265,7 +265,8 @@ def _names(model: type[BaseModel]) -> set[str]:
 
 def unknown_fields(model: type[BaseModel], sent: Iterable[str]) -> list[str]:
     """Give a sentence for each member the request's model does not know; such members are ignored."""
-    unknown = [name for name in sent if name not in _names(model)]
+    known = _names(model)
+    unknown = [name for name in sent if name not in known]
     told = [f"unknown field {name[:60]!r} was ignored" for name in unknown[:_MOST_WARNINGS]]
     more = len(unknown) - len(told)
     return [*told, f"{more} more unknown fields were ignored"] if more else told

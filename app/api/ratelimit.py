@@ -48,7 +48,7 @@ class RateLimit:
         if not allowed:
             raise RateLimited(
                 f"More than {self._item.amount} requests in this minute; wait for the reset.",
-                retry_after=timedelta(seconds=max(1, g.standing.reset - int(time.time()))),
+                retry_after=timedelta(seconds=max(1, g.standing.reset - time.time())),
             )
 
     def write_headers(self, answer: Response) -> None:

@@ -18,9 +18,9 @@ JOBS: Final = "darkroom_jobs"
 KEYS: Final = "darkroom_keys"
 """Channel: an API key or an account changed."""
 
-_SHORTEST_PAUSE: Final = 0.005
+_SHORTEST_PAUSE: Final = 0.010
 """Seconds between two rings. Commits that notify queue up on one lock: a NOTIFY in each insert cost 31 %
-of the inserts at 8 writers, so a process rings at most 200 times a second, after the commit."""
+of the inserts at 8 writers, so a process rings at most 100 times a second, after the commit."""
 
 log = get_logger(__name__)
 
@@ -57,8 +57,9 @@ class Doorbell:
             self._wanted.wait()
             self._wanted.clear()
             try:
-                with self._database.autocommit() as tx:
-                    tx.exec_driver_sql("SELECT pg_notify(%(channel)s, '')", {"channel": self._channel})
+                # Not through SQLAlchemy: this thread held the interpreter for 30 % of a busy web process.
+                with self._database.raw() as connection:
+                    connection.execute(f'NOTIFY "{self._channel}"'.encode())
             except DatabaseDown:
                 log.warning("ring_lost", channel=self._channel)
             if self._stopping:

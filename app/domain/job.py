@@ -59,6 +59,9 @@ MAX_CRASHES: Final = 3
 Celery with late acks restarts such a job for ever (22 times in 25 s were measured); the row counts instead.
 """
 
+UNCHARGED_ATTEMPTS: Final = 250
+"""Attempts up to which one that met an outage of ours is free: with half a minute between them, an hour."""
+
 _FIRST_DELAY: Final = timedelta(seconds=1)
 _LONGEST_DELAY: Final = timedelta(seconds=30)
 _SHORTEST_RETRY_AFTER: Final = timedelta(seconds=1)
@@ -68,6 +71,15 @@ _LONGEST_RETRY_AFTER: Final = timedelta(minutes=10)
 def sources(target: Status) -> frozenset[Status]:
     """Give the statuses from which a job may move to `target`."""
     return frozenset(status for status, following in TRANSITIONS.items() if target in following)
+
+
+def is_charged(*, ours_is_away: bool, attempt: int) -> bool:
+    """Whether a failed attempt counts against the job's `max_attempts`.
+
+    It does not while a part of ours is away: five charged attempts are over after some eight seconds, and a
+    store may be away for minutes. Not for ever, as what looks like an outage may be this very job.
+    """
+    return not ours_is_away or attempt > UNCHARGED_ATTEMPTS
 
 
 def may_retry(*, retryable: bool, failures: int, max_attempts: int) -> bool:

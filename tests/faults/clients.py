@@ -1,4 +1,4 @@
-"""Customers who submit jobs over HTTP while servers die: what they were answered, and what they were promised."""
+"""Customers who submit jobs over HTTP while servers die: what they were answered and promised."""
 
 import threading
 from collections.abc import Iterator
@@ -29,11 +29,12 @@ class Customers:
 
     url: str
     headers: dict[str, str]
+    pause: float
+    """Seconds between two requests of one customer."""
     accepted: list[UUID] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """Requests that got no answer at all."""
-    pause: float = _PAUSE
     _leave: threading.Event = field(default_factory=threading.Event)
 
     def ready(self) -> bool:
@@ -69,9 +70,11 @@ class Customers:
 
 
 @contextmanager
-def submitting(url: str, headers: dict[str, str], *, customers: int = 2) -> Iterator[Customers]:
+def submitting(
+    url: str, headers: dict[str, str], *, customers: int = 2, pause: float = _PAUSE
+) -> Iterator[Customers]:
     """Give customers at work in threads of their own; afterwards they have left."""
-    made = Customers(url, headers)
+    made = Customers(url, headers, pause)
     threads = [threading.Thread(target=made.run, name=f"customer {n}") for n in range(customers)]
     for thread in threads:
         thread.start()

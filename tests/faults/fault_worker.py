@@ -33,7 +33,9 @@ class Gated:
                 never.wait(_POLL)
             attempt.progress((index + 1) / spec.num_images)
             seed = spec.seed_of(index)
-            yield Picture(image=Image.new("RGB", (spec.width, spec.height), f"#{seed % 2**24:06x}"), seed=seed)
+            yield Picture(
+                image=Image.new("RGB", (spec.width, spec.height), f"#{seed % 2**24:06x}"), seed=seed
+            )
 
 
 class Poison:

@@ -1,6 +1,7 @@
-"""The whole house for a fault test: real servers, a catalogue with a job that waits, and what was promised."""
+"""The whole house for a fault test: real servers, a job that waits when told to, and what was promised."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,21 +10,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from tests.servers.processes import Process, Processes
 from sqlalchemy.engine import Row
 
-from tests import invariants
 from app.broker import Broker
 from app.db import Database, bell, connect
 from app.dispatch import Relay
 from app.domain import catalog
 from app.domain.spec import Operation
+from app.errors import Unavailable
 from app.intake import Intake, Wish
 from app.local.stack import Stack
 from app.settings import Settings
 from app.storage import Storage, output_key
+from tests import invariants
 from tests.conftest import Account
+from tests.faults.brokers import BrokerServer
+from tests.servers.processes import Process, Processes
 from tests.waiting import unless_away
+from workers import providers
+from workers.leases import Leases
+from workers.runner import Runner
 
 QUEUE = "cpu"
 WORKER_APP = "tests.faults.fault_worker"
@@ -35,6 +41,7 @@ class House:
     """What a fault test works with; `accepted` are the jobs it was promised."""
 
     stack: Stack
+    broker: BrokerServer
     settings: Settings
     database: Database
     storage: Storage
@@ -58,6 +65,10 @@ class House:
         job_id = self.intake.submit(wish, account_id=self.account.id, dialect="realm").job_id
         self.accepted.append(job_id)
         return job_id
+
+    def submit_when_possible(self, model: str) -> UUID:
+        """Submit, again and again while Postgres is away."""
+        return self.until(lambda: self.submit(model))
 
     def open_gate(self) -> None:
         """Let the gated jobs go on."""
@@ -89,7 +100,9 @@ class House:
         """Give a job's outputs in order."""
         with self.database.autocommit() as tx:
             return list(
-                tx.exec_driver_sql("SELECT * FROM outputs WHERE job_id = %(id)s ORDER BY index", {"id": job_id})
+                tx.exec_driver_sql(
+                    "SELECT * FROM outputs WHERE job_id = %(id)s ORDER BY index", {"id": job_id}
+                )
             )
 
     def reasons(self, job_id: UUID) -> list[str]:
@@ -99,6 +112,16 @@ class House:
                 "SELECT reason FROM job_events WHERE job_id = %(id)s ORDER BY id", {"id": job_id}
             )
             return [row.reason for row in rows]
+
+    def worker_of(self, job_id: UUID) -> str:
+        """Give the id of the worker that ended a job."""
+        with self.database.autocommit() as tx:
+            return str(
+                tx.exec_driver_sql(
+                    "SELECT worker FROM job_events WHERE job_id = %(id)s ORDER BY id DESC LIMIT 1",
+                    {"id": job_id},
+                ).scalar_one()
+            )
 
     def objects(self, job_id: UUID, *, attempt: int) -> list[str]:
         """Give the keys under which an attempt has objects in the store."""
@@ -136,6 +159,14 @@ class House:
         """Whether every accepted job is completed."""
         return all(self.job(job_id).status == "completed" for job_id in self.accepted)
 
+    def tally(self) -> Counter[str]:
+        """Give how many jobs ended how: by status, and the failed ones by error code."""
+        with self.database.autocommit() as tx:
+            rows = tx.exec_driver_sql(
+                "SELECT coalesce(error_code, status) AS outcome, count(*) AS jobs FROM jobs GROUP BY 1"
+            )
+            return Counter({row.outcome: row.jobs for row in rows})
+
     def situation(self) -> str:
         """Give what a failing test should show: unfinished jobs, and the last words of every process."""
         try:
@@ -145,7 +176,7 @@ class House:
                     "now() - dispatched_at AS dispatched_ago, lease_until - now() AS lease FROM jobs "
                     "WHERE status NOT IN ('completed', 'failed', 'cancelled') LIMIT 20"
                 )
-                jobs = "\n".join(str(row._mapping) for row in rows)  # noqa: SLF001 - public, despite its name
+                jobs = "\n".join(str(row._mapping) for row in rows)
         except Exception as error:  # noqa: BLE001 - whatever is broken must not hide the logs
             jobs = repr(error)
         return f"{jobs}\n{self.processes.last_words()}"
@@ -153,9 +184,17 @@ class House:
 
 @contextmanager
 def opened(
-    stack: Stack, settings: Settings, database: Database, storage: Storage, account: Account, *, folder: Path
+    stack: Stack,
+    settings: Settings,
+    database: Database,
+    storage: Storage,
+    account: Account,
+    *,
+    broker: BrokerServer,
+    processes: Processes,
+    folder: Path,
 ) -> Iterator[House]:
-    """Give a house on these settings; afterwards none of its processes is left."""
+    """Give a house on these settings, and see to it that its servers live afterwards."""
     doorbell = bell.Doorbell(database)
     doorbell.start()
     intake = Intake(
@@ -166,19 +205,51 @@ def opened(
         doorbell=doorbell,
     )
     try:
-        with Processes(settings, database, logs=folder) as processes:
-            yield House(
-                stack=stack,
-                settings=settings,
-                database=database,
-                storage=storage,
-                account=account,
-                processes=processes,
-                intake=intake,
-                gate=folder / "gate",
-            )
+        yield House(
+            stack=stack,
+            broker=broker,
+            settings=settings,
+            database=database,
+            storage=storage,
+            account=account,
+            processes=processes,
+            intake=intake,
+            gate=folder / "gate",
+        )
     finally:
+        # A test that failed in the middle of an outage must not take the next one with it.
+        stack.supervisor.watch(until=lambda: _answers(database, storage), within=timedelta(seconds=20))
         doorbell.stop()
+
+
+def _answers(database: Database, storage: Storage) -> bool:
+    try:
+        with database.autocommit() as tx:
+            tx.exec_driver_sql("SELECT 1")
+        storage.check()
+    except Unavailable:
+        return False
+    return True
+
+
+def work_off(house: House) -> None:
+    """Run every queued job in this process: for tests that are not about workers."""
+    leases = Leases(house.settings, house.database, queues=[QUEUE], slots=1, is_draining=lambda: False)
+    runner = Runner(
+        house.settings,
+        database=house.database,
+        storage=house.storage,
+        providers=providers.load,
+        leases=leases,
+        doorbell=bell.Doorbell(house.database),
+    )
+    leases.start()
+    try:
+        for job_id in house.accepted:
+            runner.run(job_id)
+    finally:
+        runner.close()
+        leases.stop()
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""Workers that are killed, frozen, drained or poisoned in the middle of a job."""
+"""Workers that are killed, frozen, drained, poisoned or without a database in the middle of a job."""
 
 import os
 import signal
-from typing import Literal
 
 import pytest
+
 from tests.faults.house import House
 from tests.servers.processes import pid_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("relay")
 
@@ -49,22 +50,20 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_wakes(hou
     house.ends_well()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_drained_worker_gives_its_jobs_back_uncharged_and_ends_by_itself(
-    house: House, pool: Literal["prefork", "threads"]
-) -> None:
-    worker = house.worker(slots=2, pool=pool)
-    house.processes.await_workers(worker)
-    jobs = [house.half_done()[0], house.half_done()[0]]
-    worker.send(signal.SIGTERM)
+def test_drained_workers_give_their_jobs_back_uncharged_and_end_by_themselves(house: House) -> None:
+    drained = [house.worker(slots=2), house.worker(slots=2, pool="threads")]
+    house.processes.await_workers(*drained)
+    jobs = [house.half_done()[0] for _ in range(4)]
+    for worker in drained:
+        worker.send(signal.SIGTERM)
     grace = house.settings.drain_grace.total_seconds()
-    house.until(lambda: not worker.alive, within=grace + 5)
-    assert worker.exit_status() == 0
+    house.until(lambda: not any(worker.alive for worker in drained), within=grace + 5)
+    assert [worker.exit_status() for worker in drained] == [0, 0]
     for job_id in jobs:
         assert house.reasons(job_id) == ["submitted", "claimed", "drained"]
         assert house.objects(job_id, attempt=1) == []
     house.open_gate()
-    house.processes.await_workers(house.worker(slots=2))
+    house.worker(slots=2)
     house.ends_well()
     for job_id in jobs:
         job = house.job(job_id)
@@ -80,4 +79,19 @@ def test_a_job_that_kills_its_worker_each_time_fails_and_its_neighbours_complete
     job = house.job(poison)
     assert (job.status, job.error_code, job.attempt) == ("failed", "worker_crashed", 3)
     assert {house.job(job_id).status for job_id in neighbours} == {"completed"}
+    assert worker.alive
+
+
+def test_a_job_that_ends_while_postgres_is_away_is_settled_once_it_is_back(house: House) -> None:
+    worker = house.worker(slots=1)
+    house.processes.await_workers(worker)
+    job_id, _ = house.half_done()
+    prefix = house.objects(job_id, attempt=1)[0].rpartition("/")[0] + "/"
+    postgres = house.stack.supervisor.pid("postgres")
+    assert postgres
+    os.kill(postgres, signal.SIGQUIT)
+    house.open_gate()
+    eventually(lambda: len(list(house.storage.list(prefix))) == 2, within=10)
+    house.ends_well()
+    assert house.all_completed()
     assert worker.alive

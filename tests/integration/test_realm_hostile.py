@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app import web
@@ -18,17 +19,11 @@ NUL = "must not contain NUL characters; remove them"
 
 
 @pytest.fixture(scope="module")
-def application(base_settings: Settings) -> Iterator[Any]:
-    flask = web.create_app(base_settings.model_copy(update={"rate_limit_per_minute": 100_000}))
-    yield flask
-    web.close(flask)
-
-
-@pytest.fixture
-def client(application: Any) -> FlaskClient:
-    made = application.test_client()
-    assert isinstance(made, FlaskClient)
-    return made
+def flask(base_settings: Settings) -> Iterator[Flask]:
+    """One application for all tests of this file; each comes from an account of its own."""
+    made = web.create_app(base_settings.model_copy(update={"rate_limit_per_minute": 100_000}))
+    yield made
+    web.close(made)
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,15 @@ import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import SecretStr
-from tests.waiting import eventually
 
-from app.db import Database, workers
+from app.db import connect, workers
 from app.local.child import Child, Program
 from app.local.supervisor import http_ready
 from app.settings import Settings, environment_of_child
+from tests.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 STARTS_WITHIN = 40.0
@@ -114,19 +114,19 @@ class Processes:
     Use it from the main thread only, see `Process`.
     """
 
-    def __init__(self, settings: Settings, database: Database, *, logs: Path) -> None:
-        self._settings = settings
-        self._database = database
+    def __init__(self, settings: Settings, *, logs: Path) -> None:
+        self._database = connect(settings, pool_size=1, application_name="processes of a test")
         self._logs = logs
         self._started: list[Process] = []
         self._environment = environment(settings)
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._started):
             process.end()
+        self._database.close()
 
     def relay(self) -> Process:
         """Start a relay; returns at once."""
@@ -149,13 +149,15 @@ class Processes:
         return self._start(f"{pool} worker", argv)
 
     def web(self) -> tuple[Process, str]:
-        """Start a web process and return when it serves; gives it and its base URL."""
+        """Start a web process, and give it and its base URL; returns at once, see `await_web`."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        process = self._start("web", _darkroom("web", "--port", str(port)))
-        eventually(lambda: http_ready(f"{url}/readyz"), within=STARTS_WITHIN, told=process.last_words)
-        return process, url
+        return self._start("web", _darkroom("web", "--port", str(port))), url
+
+    def await_web(self, url: str) -> None:
+        """Return when the web process of this URL serves."""
+        eventually(lambda: http_ready(f"{url}/readyz"), within=STARTS_WITHIN, told=self.last_words)
 
     def await_workers(self, *processes: Process) -> None:
         """Return when each of these workers, or its pool children, has announced itself to the relay."""

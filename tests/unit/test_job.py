@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.domain.job import TERMINAL, TRANSITIONS, Status, may_retry, retry_delay, sources
+from app.domain.job import TERMINAL, TRANSITIONS, Status, is_charged, may_retry, retry_delay, sources
 
 
 def test_exactly_completed_failed_and_cancelled_are_final() -> None:
@@ -49,6 +49,16 @@ def test_a_job_is_tried_again_while_it_has_attempts_and_the_error_may_pass(
     *, retryable: bool, failures: int, max_attempts: int, expected: bool
 ) -> None:
     assert may_retry(retryable=retryable, failures=failures, max_attempts=max_attempts) is expected
+
+
+@pytest.mark.parametrize(
+    ("ours_is_away", "attempt", "expected"),
+    [(False, 1, True), (True, 1, False), (True, 250, False), (True, 251, True)],
+)
+def test_an_outage_of_ours_is_not_charged_to_the_job_unless_it_never_ends(
+    *, ours_is_away: bool, attempt: int, expected: bool
+) -> None:
+    assert is_charged(ours_is_away=ours_is_away, attempt=attempt) is expected
 
 
 @pytest.mark.parametrize(("failures", "longest"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (1000, 30)])
