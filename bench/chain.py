@@ -72,8 +72,9 @@ def _measure_pool(run: Run, name: str, *, pool: str, slots: int) -> Table:
         )
         jobs = {}
         for side in sides:
-            warm = side.drain(_FIRST)
-            jobs[side.name] = max(_FIRST, int(warm.rate * run.seconds))
+            began = time.monotonic()
+            side.drain(_FIRST)
+            jobs[side.name] = max(_FIRST, int(_FIRST / (time.monotonic() - began) * run.seconds))
         found: dict[str, list[_Drained]] = {side.name: [] for side in sides}
         for number, side in interleaved(run.rounds, sides):
             run.say(f"end to end ({name}), round {number + 1} of {run.rounds}: {side.name}")

@@ -72,8 +72,8 @@ class ErrorShown(BaseModel):
 
 
 def output_url(row: OutputRow, prefix: UUID, settings: Settings) -> str:
-    """Give the stable public URL of an output."""
-    base = settings.public_url or request.host_url
+    """Give the stable public URL of an output; without the host where the request named none that can be."""
+    base = settings.public_url or (request.host_url if request.host else "")
     return f"{base.rstrip('/')}/outputs/{prefix.hex}-{row.index}.{ImageFormat(row.format).extension}"
 
 

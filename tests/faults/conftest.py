@@ -54,7 +54,7 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
         node.end()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def broker_server(stack: Stack) -> BrokerServer:
     """The broker that the house uses: Valkey, unless a module of tests takes each."""
     return StackValkey(stack)

@@ -74,6 +74,10 @@ class House:
         """Let the gated jobs go on."""
         self.gate.touch()
 
+    def close_gate(self) -> None:
+        """Let gated jobs wait again."""
+        self.gate.unlink()
+
     def worker(self, **options: Any) -> Process:
         """Start a worker that knows the catalogue's three providers; returns at once."""
         return self.processes.worker(app=WORKER_APP, queue=QUEUE, **options)
@@ -112,16 +116,6 @@ class House:
                 "SELECT reason FROM job_events WHERE job_id = %(id)s ORDER BY id", {"id": job_id}
             )
             return [row.reason for row in rows]
-
-    def worker_of(self, job_id: UUID) -> str:
-        """Give the id of the worker that ended a job."""
-        with self.database.autocommit() as tx:
-            return str(
-                tx.exec_driver_sql(
-                    "SELECT worker FROM job_events WHERE job_id = %(id)s ORDER BY id DESC LIMIT 1",
-                    {"id": job_id},
-                ).scalar_one()
-            )
 
     def objects(self, job_id: UUID, *, attempt: int) -> list[str]:
         """Give the keys under which an attempt has objects in the store."""

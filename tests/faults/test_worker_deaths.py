@@ -1,13 +1,10 @@
-"""Workers that are killed, frozen, drained, poisoned or without a database in the middle of a job."""
+"""Workers that are killed, frozen, drained or poisoned in the middle of a job."""
 
-import os
 import signal
 
 import pytest
 
 from tests.faults.house import House
-from tests.servers.processes import pid_of
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("relay")
 
@@ -22,17 +19,6 @@ def test_a_killed_workers_job_is_done_by_another_and_only_its_outputs_show(house
     left_behind = set(house.objects(job_id, attempt=1))
     assert left_behind.isdisjoint(output.key for output in house.outputs(job_id))
     assert (house.job(job_id).crashes, house.job(job_id).failures) == (1, 1)
-
-
-def test_a_killed_pool_child_costs_its_job_one_attempt_and_the_worker_nothing(house: House) -> None:
-    worker = house.worker(slots=2)
-    house.processes.await_workers(worker)
-    job_id, _ = house.half_done()
-    os.kill(pid_of(house.job(job_id).lease_owner), signal.SIGKILL)
-    house.open_gate()
-    house.ends_well()
-    assert house.reasons(job_id) == ["submitted", "claimed", "lease_lost", "claimed", "completed"]
-    assert worker.alive
 
 
 def test_a_worker_frozen_longer_than_its_lease_changes_nothing_when_it_wakes(house: House) -> None:
@@ -79,19 +65,4 @@ def test_a_job_that_kills_its_worker_each_time_fails_and_its_neighbours_complete
     job = house.job(poison)
     assert (job.status, job.error_code, job.attempt) == ("failed", "worker_crashed", 3)
     assert {house.job(job_id).status for job_id in neighbours} == {"completed"}
-    assert worker.alive
-
-
-def test_a_job_that_ends_while_postgres_is_away_is_settled_once_it_is_back(house: House) -> None:
-    worker = house.worker(slots=1)
-    house.processes.await_workers(worker)
-    job_id, _ = house.half_done()
-    prefix = house.objects(job_id, attempt=1)[0].rpartition("/")[0] + "/"
-    postgres = house.stack.supervisor.pid("postgres")
-    assert postgres
-    os.kill(postgres, signal.SIGQUIT)
-    house.open_gate()
-    eventually(lambda: len(list(house.storage.list(prefix))) == 2, within=10)
-    house.ends_well()
-    assert house.all_completed()
     assert worker.alive

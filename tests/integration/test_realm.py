@@ -262,6 +262,23 @@ def test_nobody_sees_another_accounts_job(client: FlaskClient, account: Account,
     assert refused(client.get(path, headers=stranger.headers), 404) == {"": "No job of yours has this id."}
 
 
+@pytest.mark.parametrize(
+    ("host", "begins"),
+    [("img.example:8443", "http://img.example:8443/outputs/"), ("a b<>", "/outputs/"), ("", "/outputs/")],
+)
+def test_a_url_names_the_host_that_was_asked(
+    host: str, begins: str, client: FlaskClient, account: Account, database: Database
+) -> None:
+    job_id = rows.insert_job(
+        database, account.id, status="completed", started_at="now()", finished_at="now()"
+    )
+    rows.insert_output(database, job_id, key="x", expires_in=timedelta(hours=1))
+
+    answer = client.get(f"/v1/images/jobs/job_{job_id.hex}", headers={**account.headers, "Host": host})
+
+    assert answer.get_json()["results"][0]["url"].startswith(begins)
+
+
 # Limits, and parts of ours that are away
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.db import Database, connect
+from app.db import Database
 from app.settings import Settings
 from app.storage import Storage
 from tests import rows
@@ -107,12 +107,11 @@ def message(answer: bytes) -> str:
 def server(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     logs = tmp_path_factory.mktemp("web")
     settings = base_settings.model_copy(update={"rate_limit_per_minute": 100_000, "web_threads": 64})
-    database = connect(settings)
-    with Processes(settings, database, logs=logs) as processes:
+    with Processes(settings, logs=logs) as processes:
         process, url = processes.web()
+        processes.await_web(url)
         (log,) = logs.glob("*web*")
         yield Server(process, int(url.rpartition(":")[2]), log)
-    database.close()
 
 
 @pytest.fixture(autouse=True)

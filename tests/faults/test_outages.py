@@ -1,17 +1,18 @@
-"""Servers that crash or freeze while customers submit over HTTP; one crew of processes outlives them all."""
+"""Servers that crash, freeze or forget, and a pool child that dies: one crew of processes lives through it all."""
 
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from app.broker import Broker
 from app.db import Database
 from app.local.stack import Stack
 from app.settings import Settings
@@ -19,13 +20,15 @@ from app.storage import Storage
 from tests.conftest import Account
 from tests.faults.brokers import BrokerServer, StackValkey
 from tests.faults.clients import Customers, submitting
-from tests.faults.house import WORKER_APP, House, opened
-from tests.servers.processes import Process, Processes, signal_all
+from tests.faults.house import QUEUE, WORKER_APP, House, opened
+from tests.servers.processes import Process, Processes, pid_of, signal_all
 from tests.servers.rabbitmq import RabbitMQ
 from tests.waiting import eventually
 
 RECOVERS_WITHIN = 15.0
 """Seconds from the moment the server answers again until fresh jobs complete."""
+SLOTS = 4
+"""Of both workers together."""
 FROZEN_SECONDS = 3.5
 """Longer than a lease."""
 
@@ -145,3 +148,87 @@ def test_while_postgres_is_frozen_customers_wait_and_nothing_is_lost(house: Hous
         frozen_for_a_while(
             lambda: signal_all(postgres, signal.SIGSTOP), lambda: signal_all(postgres, signal.SIGCONT)
         )
+
+
+def test_wake_ups_that_the_broker_forgot_are_sent_again(house: House, crew: Crew) -> None:
+    for worker in crew.workers:
+        worker.freeze()
+    for _ in range(8):
+        house.submit()
+    with closing(Broker(house.settings)) as broker:
+        house.until(lambda: broker.depth(QUEUE) > 0)
+    house.broker.forget(QUEUE)
+    for worker in crew.workers:
+        worker.thaw()
+    house.ends_well()
+    assert house.all_completed()
+
+
+def test_workers_whose_jobs_all_end_while_the_broker_is_away_go_on_when_it_is_back(house: House) -> None:
+    jobs = [house.half_done()[0] for _ in range(SLOTS)]
+    house.broker.kill()
+    house.open_gate()
+    # Not `house.until`, which would have Valkey restarted meanwhile.
+    eventually(lambda: all(house.job(job_id).status == "completed" for job_id in jobs), within=20)
+    house.broker.bring_back()
+    house.close_gate()
+    for _ in range(SLOTS):
+        house.half_done()
+    house.open_gate()
+    house.ends_well()
+    assert house.all_completed()
+
+
+def test_a_message_delivered_three_times_is_worked_on_once(house: House) -> None:
+    jobs = [house.submit(images=2) for _ in range(15)]
+    with closing(Broker(house.settings)) as broker:
+        broker.publish(QUEUE, [job_id for job_id in jobs for _ in range(3)])
+        house.ends_well()
+        house.until(lambda: broker.depth(QUEUE) == 0)
+    house.ends_well()
+    for job_id in jobs:
+        assert house.reasons(job_id) == ["submitted", "claimed", "completed"]
+
+
+def test_a_job_that_ends_while_postgres_is_away_is_settled_once_it_is_back(house: House) -> None:
+    job_id, _ = house.half_done()
+    prefix = house.objects(job_id, attempt=1)[0].rpartition("/")[0] + "/"
+    os.kill(server(house, "postgres"), signal.SIGQUIT)
+    house.open_gate()
+    eventually(lambda: len(list(house.storage.list(prefix))) == 2, within=10)
+    house.ends_well()
+    assert house.all_completed()
+
+
+def test_jobs_wait_for_a_store_that_is_away_and_none_completes_without_its_object(house: House) -> None:
+    jobs = [house.half_done()[0] for _ in range(2)]
+    with house.database.autocommit() as tx:
+        tx.exec_driver_sql("UPDATE jobs SET max_attempts = 2")
+    os.kill(server(house, "s3"), signal.SIGKILL)
+    house.open_gate()
+    # Not `house.until`, which would start it again.
+    eventually(lambda: all(house.reasons(job_id).count("retry") >= 2 for job_id in jobs), within=20)
+    assert {house.job(job_id).error_code for job_id in jobs} == {"storage_unavailable"}
+    house.ends_well()
+    assert house.all_completed()
+
+
+def test_jobs_wait_for_a_store_that_is_frozen(house: House) -> None:
+    job_id, _ = house.half_done()
+    store = server(house, "s3")
+    house.open_gate()
+    frozen_for_a_while(lambda: os.kill(store, signal.SIGSTOP), lambda: os.kill(store, signal.SIGCONT))
+    house.ends_well()
+    assert house.reasons(job_id) == ["submitted", "claimed", "completed"]
+
+
+def test_a_killed_pool_child_costs_its_job_one_attempt_and_its_worker_nothing(
+    house: House, crew: Crew
+) -> None:
+    prefork = crew.workers[0]
+    jobs = [house.half_done() for _ in range(SLOTS)]
+    job_id = next(job_id for job_id, worker in jobs if worker is prefork)
+    os.kill(pid_of(house.job(job_id).lease_owner), signal.SIGKILL)
+    house.open_gate()
+    house.ends_well()
+    assert house.reasons(job_id) == ["submitted", "claimed", "lease_lost", "claimed", "completed"]
