@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(25 * 1024 * 1024, ge=1024, description="Largest multipart body, bytes")
     max_image_pixels: int = Field(16_777_216, ge=4096, description="Largest input image, pixels")
     rate_limit_per_minute: int = Field(
-        600, ge=1, description="Requests per API key and minute, counted in each web process"
+        6000, ge=1, description="Requests per API key and minute, counted in each web process"
     )
     max_unfinished_jobs: int = Field(
         10_000, ge=1, description="Queued and running jobs per account before submits answer 429"

@@ -90,7 +90,8 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.post("/v1/images/generate")
     def generate() -> Response:
-        content = http.read_json(request, limit=services.settings.max_json_bytes)
+        with services.bodies.reading(http.caller().account_id):
+            content = http.read_json(request, limit=services.settings.max_json_bytes)
         wished = http.parse(GenerateRequest, content)
         once = http.read_once(request, endpoint="realm generate", parts=[wished.model_dump_json().encode()])
         accepted = _submit(services, _wish_to_generate(wished), once)
@@ -98,7 +99,8 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.post("/v1/images/modify")
     def modify() -> Response:
-        texts, files = http.read_form(request, limit=services.settings.max_upload_bytes)
+        with services.bodies.reading(http.caller().account_id):
+            texts, files = http.read_form(request, limit=services.settings.max_upload_bytes)
         wished = _parse_form(texts, files)
         uploads = _inspect(files, max_pixels=services.settings.max_image_pixels)
         once = _once_for_form(request, wished, uploads)

@@ -152,7 +152,8 @@ def run_seconds(tx: Connection) -> dict[str, float]:
         SELECT model, avg(seconds)::float AS seconds FROM (
             SELECT model, extract(epoch FROM finished_at - started_at) AS seconds,
                    row_number() OVER (PARTITION BY model ORDER BY id DESC) AS nth
-            FROM (SELECT * FROM jobs ORDER BY id DESC LIMIT 500) AS recent WHERE status = 'completed'
+            FROM (SELECT * FROM jobs ORDER BY id DESC LIMIT 500) AS recent
+            WHERE status = 'completed' AND started_at IS NOT NULL
         ) AS numbered WHERE nth <= 50 GROUP BY model
         """
     )

@@ -10,8 +10,8 @@ import requests
 
 from app.local.supervisor import http_ready
 
-_PAUSE = 0.05
-"""Seconds between two requests of one customer: about 15 jobs a second each, as much as two cores draw."""
+_PAUSE = 0.1
+"""Seconds between two requests of one customer: two of them submit half of what two cores can draw."""
 _PATIENCE = 30.0
 
 

@@ -216,17 +216,22 @@ def test_fifty_at_once_are_fifty_jobs(
     assert written(database, storage)["jobs"] == 50
 
 
-def test_slow_uploads_fewer_than_the_threads_hold_up_nobody(server: Server, account: Account) -> None:
-    slow = [server.connect() for _ in range(48)]
+def test_an_accounts_slow_uploads_hold_up_nobody_else(
+    server: Server, account: Account, stranger: Account
+) -> None:
+    """More of them than there are threads: the surplus is refused, and other accounts are served."""
+    slow = [server.connect() for _ in range(150)]
     try:
         for line in slow:
             line.sendall(head(GENERATE, key(account), JSON, b"Content-Length: 500\r\n") + b"{")
-        answer = server.say(head(GENERATE, key(account), JSON, length(WISH)), WISH)
+        answer = server.say(head(GENERATE, key(stranger), JSON, length(WISH)), WISH)
+        refused = slow[-1].recv(4096)
     finally:
         for line in slow:
             line.close()
 
     assert status(answer) == 202
+    assert status(refused) == 429
 
 
 def test_http_1_0_is_spoken(server: Server, account: Account) -> None:
