@@ -22,6 +22,9 @@ KEY_PREFIX: Final = "drk_"
 """How our own keys begin, so that secret scanners can recognise them."""
 FIRST_ACCOUNT: Final = "default"
 """Name of the account that the bootstrap key belongs to."""
+_SHOWN: Final = 8
+_SHOWN_OF_PRESET: Final = 4
+"""Characters of a key kept readable; a preset key may be as short as 16."""
 _CACHE_SECONDS: Final = 30.0
 _CACHE_SIZE: Final = 10_000
 _LONGEST_KEY: Final = 512
@@ -65,7 +68,7 @@ def create_key(
         key_id=new.id,
         account_id=account_id,
         name=name,
-        prefix=new.key[:8],
+        prefix=new.key[: _SHOWN_OF_PRESET if key else _SHOWN],
         digest=digest(new.key, secret_key=secret_key),
         expires_at=expires_at,
     )

@@ -85,6 +85,7 @@ def web(host: str, port: int, state: Path) -> None:
     """Serve the HTTP APIs until SIGTERM."""
     from app.serve import serve  # noqa: PLC0415 - only the web process needs a WSGI server
 
+    settings_module.use_state(state)  # the server's own processes load them again
     serve(settings_module.load(state), host=host, port=port)
 
 

@@ -48,6 +48,7 @@ class Relay:
         self._broker = broker
         self._queues = catalog.queues()
         self._next_check = 0.0
+        self._rescue_from = 0.0
         self._failures = 0
 
     def run(self, stop: threading.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -105,7 +106,8 @@ class Relay:
         if now < self._next_check:
             return
         self._next_check = now + self._settings.relay_poll.total_seconds()
-        self.rescue()
+        if now >= self._rescue_from:
+            self.rescue()
         self.repair()
 
     def rescue(self) -> jobs.Rescued:
@@ -142,6 +144,9 @@ class Relay:
         self._failures += 1
         seconds = min(5.0, 0.1 * 2**self._failures)
         log.warning("relay_waits", error=error.code, message=error.message, seconds=seconds)
+        if isinstance(error, DatabaseDown):
+            # The workers could not renew their leases either; they get the time of one to do so.
+            self._rescue_from = time.monotonic() + self._settings.lease.total_seconds()
         # Leases run out also while the broker is away; only Postgres is needed to give the jobs back.
         if isinstance(error, BrokerDown):
             with suppress(DatabaseDown):

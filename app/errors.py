@@ -21,7 +21,8 @@ DarkroomError                      code, http_status, retryable, retry_after
 ├─ Unavailable                     503: a part of ours is away; the same request works later
 │  ├─ DatabaseDown
 │  ├─ BrokerDown
-│  └─ StorageDown
+│  ├─ StorageDown
+│  └─ Busy
 ├─ ObjectMissing                   the store holds no such key
 ├─ ObjectCorrupt                   the store's bytes are not the ones the row promises
 ├─ ProviderError                   a provider did not deliver
@@ -221,6 +222,12 @@ class StorageDown(Unavailable):
     """The object store does not answer; the same request will work later."""
 
     code = "storage_unavailable"
+
+
+class Busy(Unavailable):
+    """This process sends as many outputs at a time as it may; the same request works in a moment."""
+
+    code = "busy"
 
 
 class ObjectMissing(DarkroomError):

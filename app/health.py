@@ -8,7 +8,7 @@ from app import dispatch
 from app.broker import Broker
 from app.db import Database, migrate, queues, workers
 from app.domain import catalog
-from app.errors import BrokerDown, DarkroomError, DatabaseDown, SetupError
+from app.errors import DarkroomError
 from app.settings import Settings
 from app.storage import Storage
 
@@ -26,36 +26,32 @@ class Finding:
     remedy: str = ""
 
 
-def ready(database: Database, storage: Storage) -> list[Finding]:
-    """Check what a web process needs to accept a job: Postgres on the right level, and the store."""
-    return [_checked("database", lambda: _level_of(database)), _checked("store", lambda: _store(storage))]
+def ready(database: Database) -> Finding:
+    """Check what a web process needs to accept a job: Postgres, not behind this version's level.
+
+    Not the store: with it away, jobs without an input image are accepted all the same.
+    """
+    return _checked("database", "DATABASE_URL", lambda: _level_of(database))
 
 
 def examine(settings: Settings, *, database: Database, storage: Storage, broker: Broker) -> list[Finding]:
     """Check everything: connections, migration level, every queue and the workers behind it."""
     findings = [
-        _checked("database", lambda: _level_of(database)),
-        _checked("store", lambda: _store(storage)),
-        _checked("broker", lambda: Finding(name="broker", well=True, says=broker.ping())),
+        ready(database),
+        _checked("store", "S3_ENDPOINT", lambda: _store(storage)),
+        _checked("broker", "BROKER_URL", lambda: Finding(name="broker", well=True, says=broker.ping())),
     ]
     if findings[0].well:
         findings += _queues(settings, database)
     return findings
 
 
-def _checked(name: str, check: Callable[[], Finding]) -> Finding:
+def _checked(name: str, setting: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except DatabaseDown as error:
-        return Finding(name=name, well=False, says=error.message, remedy=_remedy("DATABASE_URL"))
-    except BrokerDown as error:
-        return Finding(name=name, well=False, says=error.message, remedy=_remedy("BROKER_URL"))
-    except (DarkroomError, SetupError) as error:
-        return Finding(name=name, well=False, says=error.message, remedy=_remedy("S3_ENDPOINT"))
-
-
-def _remedy(setting: str) -> str:
-    return f"start it, or correct DARKROOM_{setting}; for a local stack: darkroom up"
+    except DarkroomError as error:
+        remedy = f"start it, or correct DARKROOM_{setting}; for a local stack: darkroom up"
+        return Finding(name=name, well=False, says=error.message, remedy=remedy)
 
 
 def _level_of(database: Database) -> Finding:
@@ -63,9 +59,8 @@ def _level_of(database: Database) -> Finding:
         version = tx.exec_driver_sql("SHOW server_version").scalar_one()
         found = tx.exec_driver_sql("SELECT to_regclass('alembic_version') IS NOT NULL").scalar_one()
         level = tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if found else None
-    needed = migrate.newest_level()
-    if level != needed:
-        says = f"PostgreSQL {version}, schema level {level or 'none'}, needed {needed}"
+    if migrate.is_behind(level):
+        says = f"PostgreSQL {version}, schema level {level or 'none'}, needed {migrate.newest_level()}"
         return Finding(name="database", well=False, says=says, remedy="darkroom migrate")
     return Finding(name="database", well=True, says=f"PostgreSQL {version}, schema level {level}")
 
@@ -93,4 +88,7 @@ def _queue(name: str, load: queues.QueueLoad | None, alive: list[workers.WorkerR
         return Finding(name=f"queue {name}", well=False, says=says, remedy=remedy)
     if load is not None and load.oldest_seconds > _OLD_WAIT:
         says += f", the oldest for {load.oldest_seconds:.0f} s"
+        if load.processing < load.slots:
+            # Free slots and an old job: nobody hands it to them.
+            return Finding(name=f"queue {name}", well=False, says=says, remedy="darkroom relay")
     return Finding(name=f"queue {name}", well=True, says=says)

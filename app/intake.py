@@ -19,6 +19,7 @@ from app import imaging
 from app.db import Database, bell, door, queues
 from app.db import jobs as job_rows
 from app.db.jobs import JobRow
+from app.db.together import Writer
 from app.domain.catalog import Catalog, Model
 from app.domain.spec import ImageFormat, JobSpec, Operation, StoredImage
 from app.errors import DatabaseDown, FieldProblem, IdempotencyMismatch, InvalidFields, QueueFull, UnknownJob
@@ -114,6 +115,7 @@ class Intake:
         self._doorbell = doorbell
         self._quotas = _Quotas(database, catalog.queues(), settings.max_unfinished_jobs)
         self._forecast = _Forecast(database)
+        self._writer = Writer(database)
 
     def submit(self, wish: Wish, *, account_id: UUID, dialect: str, once: Once | None = None) -> Accepted:
         """Write a job down and give its id.
@@ -123,11 +125,15 @@ class Intake:
             InvalidFields: the model cannot do it; each problem under the name the caller used.
             QueueFull: the account has too many unfinished jobs.
             IdempotencyMismatch: the Idempotency-Key was used with another request.
-            DatabaseDown, StorageDown: nothing was accepted; the same request works later.
+            StorageDown: nothing was accepted; the same request works later.
+            DatabaseDown: the same, except when the answer to the commit got lost; an Idempotency-Key makes
+                repeating safe.
         """
         model = self.catalog.find(wish.model)
         width, height = _size(wish, model)
         _check(wish, model, width=width, height=height)
+        if once is not None and (replay := self._first_use(once, account_id, model)) is not None:
+            return replay
         self._quotas.take(account_id)
         job_id = uuid7()
         inputs = self._store_inputs(wish, account_id=account_id)
@@ -181,28 +187,33 @@ class Intake:
             return max(now, job.started_at + self._forecast.run(job.model))
         return now + self._forecast.until_done(model=job.model, queue=job.queue)
 
-    def _write(self, row: door.NewJob, once: Once | None) -> Accepted:
+    def _first_use(self, once: Once, account_id: UUID, model: Model) -> Accepted | None:
+        """The job this Idempotency-Key made before; a full account gets it too, and nothing is uploaded."""
         with self._database.raw() as connection:
-            if once is None:
-                written = door.insert(connection, row)
-            else:
-                written = door.insert_once(
-                    connection,
-                    row,
-                    endpoint=once.endpoint,
-                    key=once.key,
-                    request_sha256=once.request_sha256,
-                )
-        if once is not None and written.request_sha256 != once.request_sha256:
-            raise IdempotencyMismatch
-        return Accepted(
-            job_id=written.id,
-            output_prefix=written.output_prefix,
-            created_at=written.created_at,
-            estimated_completion=written.created_at
-            + self._forecast.until_done(model=row.model, queue=row.queue),
-            replayed=written.id != row.id,
-        )
+            written = door.first_use(connection, account_id=account_id, endpoint=once.endpoint, key=once.key)
+        if written is None:
+            return None
+        until_done = self._forecast.until_done(model=model.id, queue=model.targets[0].queue)
+        return _accepted(written, once, until_done=until_done, replayed=True)
+
+    def _write(self, row: door.NewJob, once: Once | None) -> Accepted:
+        # Before the commit: nothing that can be slow stands between it and the answer.
+        until_done = self._forecast.until_done(model=row.model, queue=row.queue)
+        if once is None and not row.inputs:
+            written = self._writer.write(row)
+        else:
+            with self._database.raw() as connection:
+                if once is None:
+                    written = door.insert(connection, row)
+                else:
+                    written = door.insert_once(
+                        connection,
+                        row,
+                        endpoint=once.endpoint,
+                        key=once.key,
+                        request_sha256=once.request_sha256,
+                    )
+        return _accepted(written, once, until_done=until_done, replayed=written.id != row.id)
 
     def _forget(self, inputs: Sequence[dict[str, object]]) -> None:
         """Delete the uploads of a request that made no job of its own."""
@@ -229,6 +240,18 @@ class Intake:
             image = StoredImage(key=key, sha256=sha256, width=header.width, height=header.height)
             stored[role] = (image, upload)
         return stored
+
+
+def _accepted(written: door.Written, once: Once | None, *, until_done: timedelta, replayed: bool) -> Accepted:
+    if once is not None and written.request_sha256 != once.request_sha256:
+        raise IdempotencyMismatch
+    return Accepted(
+        job_id=written.id,
+        output_prefix=written.output_prefix,
+        created_at=written.created_at,
+        estimated_completion=written.created_at + until_done,
+        replayed=replayed,
+    )
 
 
 def _size(wish: Wish, model: Model) -> tuple[int, int]:
@@ -300,13 +323,16 @@ class _Quotas:
         self._counts: dict[UUID, tuple[float, int]] = {}
 
     def take(self, account_id: UUID) -> None:
+        now = time.monotonic()
         with self._lock:
             until, count = self._counts.get(account_id, (0.0, 0))
-        now = time.monotonic()
-        if until < now:
+            if is_old := until < now:
+                # One thread counts, the others go on with the number there is.
+                until = now + 1.0
+                self._counts[account_id] = (until, count)
+        if is_old:
             with self._database.autocommit() as tx:
                 count = door.count_unfinished(tx, account_id, queues=self._queues, up_to=self._limit)
-            until = now + 1.0
         if count >= self._limit:
             raise QueueFull(
                 f"This account has {self._limit:,} unfinished jobs, the most allowed; wait for some to end.",

@@ -1,4 +1,4 @@
-"""How long outputs stay: persist, release, and the purge that can never eat a persisted image.
+"""How long outputs stay: persist, unpersist, and the purge that can never eat a persisted image.
 
 The purge has two phases, each committed: mark `purging`, then delete objects and write the tombstone. In
 a race test one transaction around the deletion lost 18 of 981 persisted images; two phases lost none.
@@ -44,7 +44,7 @@ def persist(database: Database, output_id: UUID, *, account_id: UUID) -> OutputR
         return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=kept)
 
 
-def release(settings: Settings, database: Database, output_id: UUID, *, account_id: UUID) -> OutputRow:
+def unpersist(settings: Settings, database: Database, output_id: UUID, *, account_id: UUID) -> OutputRow:
     """Let an output expire again and give it: at its old time, or a full retention from now if that is past.
 
     Raises:
@@ -52,8 +52,8 @@ def release(settings: Settings, database: Database, output_id: UUID, *, account_
         Gone: it has expired.
     """
     with database.transaction() as tx:
-        released = outputs.release(tx, output_id, account_id=account_id, retention=settings.retention)
-        return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=released)
+        changed = outputs.unpersist(tx, output_id, account_id=account_id, retention=settings.retention)
+        return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=changed)
 
 
 def _after(row: OutputRow | None, *, changed: bool) -> OutputRow:

@@ -4,12 +4,13 @@ A setting is an environment variable `DARKROOM_<NAME>`, or a line in the `darkro
 `darkroom up` writes into its state folder. Durations are ISO 8601 (`PT24H`) or a number of seconds.
 """
 
+import contextlib
 import os  # the one place that may
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import SetupError
@@ -18,7 +19,18 @@ ENV_FILE = "darkroom.env"
 """Name of the file in a state folder that tells other commands where that stack's servers are."""
 DEFAULT_STATE = Path(".darkroom")
 
-PositiveSeconds = Annotated[timedelta, Field(gt=timedelta(0))]
+
+def _as_duration(value: object) -> object:
+    """Take "90" for 90 seconds, which pydantic by itself takes for a broken ISO 8601 duration."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return timedelta(seconds=float(value))
+    return value
+
+
+Seconds = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_as_duration)]
+PositiveSeconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_as_duration)]
+_SLOWEST_HEARTBEAT = timedelta(seconds=10)
 
 
 class Settings(BaseSettings):
@@ -63,7 +75,9 @@ class Settings(BaseSettings):
     web_processes: int = Field(1, ge=1, le=64, description="Web processes under one `darkroom web`")
     max_json_bytes: int = Field(256 * 1024, ge=1024, description="Largest JSON body, bytes")
     max_upload_bytes: int = Field(25 * 1024 * 1024, ge=1024, description="Largest multipart body, bytes")
-    max_image_pixels: int = Field(16_777_216, ge=4096, description="Largest input image, pixels")
+    max_image_pixels: int = Field(
+        16_777_216, ge=4096, le=16_777_216, description="Largest input image, pixels"
+    )
     rate_limit_per_minute: int = Field(
         6000, ge=1, description="Requests per API key and minute, counted in each web process"
     )
@@ -86,7 +100,7 @@ class Settings(BaseSettings):
     retention: PositiveSeconds = Field(
         timedelta(hours=24), description="How long an output nobody persisted is served"
     )
-    purge_grace: timedelta = Field(
+    purge_grace: Seconds = Field(
         timedelta(minutes=15), description="How long after its expiry an output's object is deleted"
     )
     purge_every: PositiveSeconds = Field(timedelta(minutes=5), description="How often beat starts a purge")
@@ -115,8 +129,11 @@ class Settings(BaseSettings):
 
     @property
     def heartbeat(self) -> timedelta:
-        """Interval of lease renewals: a third of the lease, so that two may be missed."""
-        return self.lease / 3
+        """Interval of lease renewals: a third of the lease, so that two may be missed, and at most 10 s.
+
+        The relay takes a worker that was silent for 30 s for dead, whatever the lease.
+        """
+        return min(self.lease / 3, _SLOWEST_HEARTBEAT)
 
 
 def load(state: Path | None = None, **overrides: object) -> Settings:
@@ -133,6 +150,11 @@ def load(state: Path | None = None, **overrides: object) -> Settings:
         return Settings(_env_file=folder / ENV_FILE, state=folder, **overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         raise SetupError(_explain(error, folder)) from None
+
+
+def use_state(state: Path) -> None:
+    """Have every `load()` of this process and of its children take its settings from this state folder."""
+    os.environ["DARKROOM_STATE"] = str(state)
 
 
 def environment_of_child(**changes: str) -> dict[str, str]:

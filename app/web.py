@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import log
 from app.api import docs, health, http, outputs, realm
-from app.api.ratelimit import Bodies, RateLimit
+from app.api.ratelimit import Bodies, RateLimit, Streams
 from app.api.services import Services
 from app.auth import KeyRing
 from app.db import bell, connect
@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> Flask:
         keys=KeyRing(settings, database),
         rate_limit=RateLimit(settings.rate_limit_per_minute),
         bodies=Bodies(settings.web_threads // 2),
+        streams=Streams(settings.web_threads // 2),
     )
     listener = bell.Listener(database, {bell.KEYS: services.keys.forget})
     doorbell.start()

@@ -15,9 +15,10 @@ def run(connection: Connection) -> None:
     """Migrate over an open connection, each migration in a transaction of its own."""
     # A migration that cannot get its lock fails and is tried again; waiting, it would queue every
     # request of that table behind itself. 5 s is plenty for any statement that does not scan a table.
-    connection.exec_driver_sql("SET lock_timeout = '4s'")
-    connection.exec_driver_sql("SET statement_timeout = '60s'")
+    # lock_timeout would also bound the wait for whoever migrates now, so that one is waited for first.
+    connection.exec_driver_sql("SET statement_timeout = '5min'")
     connection.exec_driver_sql(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
+    connection.exec_driver_sql("SET lock_timeout = '4s'")
     connection.exec_driver_sql("SET statement_timeout = '5s'")
     connection.commit()
     context.configure(

@@ -68,7 +68,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "purge": _every("purge", settings.purge_every.total_seconds()),
             "sweep": _every("sweep", 3600.0),
         },
-        "beat_schedule_filename": str(settings.state / "beat-schedule"),
+        # Remembers nothing: its tasks are idempotent, and a file would need a writable folder.
+        "beat_scheduler": "celery.beat:Scheduler",
     }
 
 

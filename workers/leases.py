@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
-from uuid import UUID
 
 from app import __version__
 from app.db import Database, jobs, workers
@@ -90,18 +89,17 @@ class Leases:
         self._queues = queues
         self._slots = slots
         self._is_draining = is_draining
-        self._held: dict[UUID, Held] = {}
+        self._held: list[Held] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._draining_since: float | None = None
         self._thread = threading.Thread(target=self._run_or_end_process, name="leases", daemon=True)
 
     def start(self) -> None:
-        """Announce the process and start the heartbeat; with Postgres away it is announced later."""
-        try:
-            self._beat()
-        except DatabaseDown as error:
-            log.warning("heartbeat_lost", error=error.code)
+        """Start the heartbeat, which announces the process at once; returns before it did.
+
+        Celery kills a child that is not up within 4 s, and Postgres may be away for longer.
+        """
         self._thread.start()
 
     def stop(self) -> None:
@@ -123,13 +121,13 @@ class Leases:
         """Keep this job's lease from now on."""
         held = Held(claim)
         with self._lock:
-            self._held[claim.job_id] = held
+            self._held.append(held)
         return held
 
-    def drop(self, job_id: UUID) -> None:
-        """Stop keeping this job's lease."""
+    def drop(self, held: Held) -> None:
+        """Stop keeping this lease; a later attempt of the same job may be held by then and stays."""
         with self._lock:
-            self._held.pop(job_id, None)
+            self._held = [other for other in self._held if other is not held]
 
     def _run_or_end_process(self) -> None:
         """A process that keeps no leases must not go on claiming; whoever started it starts a new one."""
@@ -141,8 +139,8 @@ class Leases:
                 os._exit(_EXIT_BROKEN)
 
     def _run(self) -> None:
-        next_beat = time.monotonic() + self._settings.heartbeat.total_seconds()
-        while not self._stop.wait(_TICK):
+        next_beat = 0.0
+        while not self._stop.is_set():
             now = time.monotonic()
             try:
                 self._drain_if_asked(now)
@@ -152,6 +150,7 @@ class Leases:
             except DatabaseDown as error:
                 log.warning("heartbeat_lost", error=error.code)
             self._end_process_if_stuck(now)
+            self._stop.wait(_TICK)
 
     def _beat(self) -> None:
         held = self._snapshot()
@@ -220,7 +219,7 @@ class Leases:
 
     def _snapshot(self) -> list[Held]:
         with self._lock:
-            return list(self._held.values())
+            return list(self._held)
 
 
 def wait_between(failures: int) -> timedelta:

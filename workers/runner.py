@@ -104,7 +104,7 @@ class Runner:
         """Work on a job if it is there for the taking; None when it is not, which is nobody's fault.
 
         Raises:
-            DatabaseDown: nothing was claimed.
+            DatabaseDown: nothing was claimed, or the answer to the claim got lost; then its lease runs out.
         """
         if self._leases.draining:
             with self._database.autocommit() as tx:
@@ -135,7 +135,7 @@ class Runner:
             outcome = self._attempt(claim, held)
             settled = self._settle(claim, outcome)
         finally:
-            self._leases.drop(claim.job_id)
+            self._leases.drop(held)
             self._doorbell.ring()
         log.info("attempt_ended", kind=settled.value, seconds=round(time.monotonic() - started, 3))
         return settled

@@ -9,6 +9,9 @@ from app import __version__, health
 from app.api import http
 from app.api.operations import Operation
 from app.api.services import Services
+from app.log import get_logger
+
+log = get_logger(__name__)
 
 
 class Alive(BaseModel):
@@ -19,10 +22,9 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a job can be accepted, and what each check says: ok, or what is wrong."""
+    """Whether a job can be accepted."""
 
     status: Literal["ok", "unavailable"]
-    checks: Annotated[dict[str, str], Field(examples=[{"database": "ok", "store": "ok"}])]
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -35,13 +37,12 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.get("/readyz")
     def ready() -> Response:
-        findings = health.ready(services.database, services.storage)
-        well = all(finding.well for finding in findings)
-        shown = Readiness(
-            status="ok" if well else "unavailable",
-            checks={f.name: "ok" if f.well else f.says for f in findings},
-        )
-        return http.json_response(shown.model_dump(), 200 if well else 503)
+        finding = health.ready(services.database)
+        if not finding.well:
+            # The details name servers of ours; they are for the log.
+            log.warning("not_ready", says=finding.says, remedy=finding.remedy)
+        shown = Readiness(status="ok" if finding.well else "unavailable")
+        return http.json_response(shown.model_dump(), 200 if finding.well else 503)
 
     return made
 
@@ -63,7 +64,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/readyz",
         summary="Can it accept a job?",
-        description="For readiness probes: 503 while Postgres or the object store cannot be used.",
+        description="For readiness probes: 503 while Postgres cannot be used or needs `darkroom migrate`.",
         answers={200: Readiness, 503: Readiness},
         secured=False,
         tag=_TAG,

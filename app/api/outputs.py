@@ -5,6 +5,8 @@ the image exists, so a 404 is never cached.
 """
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -28,6 +30,7 @@ from app.errors import (
     UnknownOutput,
 )
 from app.settings import Settings
+from app.storage import ObjectStream
 
 PREFIXES: Final = ("/outputs", "/v1/outputs")
 _NAME: Final = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]?)\.(png|jpg)")
@@ -115,10 +118,10 @@ def blueprint(services: Services) -> Blueprint:
         )
 
     @made.delete("/v1/outputs/<output_id>/persist")
-    def release(output_id: str) -> Response:
+    def unpersist(output_id: str) -> Response:
         holder = services.enter(bearer=True)
         return _shown(
-            retention.release(
+            retention.unpersist(
                 services.settings, services.database, _parse_id(output_id), account_id=holder.account_id
             )
         )
@@ -158,10 +161,20 @@ def _streamed(row: OutputRow, services: Services) -> Response:
         answer.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{row.size}"
     answer.content_length = end - begin
     if request.method != "HEAD":
-        stream = services.storage.open_range(row.key, offset=begin, length=end - begin)
-        answer.response = stream
-        answer.call_on_close(stream.close)
+        with ExitStack() as opened:
+            opened.callback(services.streams.open())
+            stream = services.storage.open_range(row.key, offset=begin, length=end - begin)
+            opened.callback(stream.close)
+            end_stream = opened.pop_all().close
+            answer.response = _until_the_end(stream, end_stream)
+            answer.call_on_close(end_stream)
     return answer
+
+
+def _until_the_end(stream: ObjectStream, end: Callable[[], None]) -> Iterator[bytes]:
+    """Give the pieces, and end the stream with the last one: not every server closes what it has read."""
+    yield from stream
+    end()
 
 
 def _headers(row: OutputRow) -> dict[str, str]:

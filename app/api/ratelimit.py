@@ -4,8 +4,8 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,7 +16,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from app.errors import RateLimited
+from app.errors import Busy, RateLimited
 
 _ANONYMOUS: Final = "anonymous"
 _PATIENCE: Final = 0.25
@@ -72,6 +72,30 @@ class RateLimit:
         return Standing(limit=self._item.amount, remaining=max(0, stats.remaining), reset=reset)
 
 
+class Places:
+    """A number of places for each name; thread-safe, fair to nobody."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._changed = threading.Condition()
+        self._taken: Counter[Hashable] = Counter()
+
+    def take(self, name: Hashable) -> bool:
+        """Take a place, waiting for one up to a quarter of a second; False when none came free."""
+        with self._changed:
+            free = self._changed.wait_for(lambda: self._taken[name] < self.most, _PATIENCE)
+            self._taken[name] += free
+            return free
+
+    def free(self, name: Hashable) -> None:
+        """Give a place back."""
+        with self._changed:
+            self._taken[name] -= 1
+            if not self._taken[name]:
+                del self._taken[name]
+            self._changed.notify_all()
+
+
 class Bodies:
     """Request bodies being read at a time, per account.
 
@@ -81,9 +105,7 @@ class Bodies:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._changed = threading.Condition()
-        self._reading: Counter[UUID] = Counter()
+        self._places = Places(most)
 
     @contextmanager
     def reading(self, account_id: UUID) -> Iterator[None]:
@@ -92,19 +114,31 @@ class Bodies:
         Raises:
             RateLimited: the account already sends as many as it may.
         """
-        with self._changed:
-            free = self._changed.wait_for(lambda: self._reading[account_id] < self._most, _PATIENCE)
-            if not free:
-                raise RateLimited(
-                    f"This account already sends {self._most} request bodies at a time; send fewer at once.",
-                    retry_after=timedelta(seconds=1),
-                )
-            self._reading[account_id] += 1
+        if not self._places.take(account_id):
+            raise RateLimited(
+                f"This account already sends {self._places.most} bodies at a time; send fewer at once.",
+                retry_after=timedelta(seconds=1),
+            )
         try:
             yield
         finally:
-            with self._changed:
-                self._reading[account_id] -= 1
-                if not self._reading[account_id]:
-                    del self._reading[account_id]
-                self._changed.notify_all()
+            self._places.free(account_id)
+
+
+class Streams:
+    """Outputs being sent at a time, to anybody: a client that does not read holds a thread as well."""
+
+    def __init__(self, most: int) -> None:
+        self._places = Places(most)
+
+    def open(self) -> Callable[[], None]:
+        """Count a stream; gives the function that ends the count, harmless when called twice.
+
+        Raises:
+            Busy: there are as many as there may be.
+        """
+        if not self._places.take(None):
+            raise Busy(retry_after=timedelta(seconds=1))
+        once = ExitStack()
+        once.callback(self._places.free, None)
+        return once.close

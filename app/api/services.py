@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.api import http
-from app.api.ratelimit import Bodies, RateLimit
+from app.api.ratelimit import Bodies, RateLimit, Streams
 from app.auth import KeyRing
 from app.db import Database
 from app.db.accounts import KeyHolder
@@ -25,6 +25,7 @@ class Services:
     keys: KeyRing
     rate_limit: RateLimit
     bodies: Bodies
+    streams: Streams
 
     def enter(self, *, bearer: bool) -> KeyHolder:
         """Name the caller and count the request; before any of the body is read.

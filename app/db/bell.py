@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final
 
+import psycopg
+
 from app.db import Database, translated
 from app.errors import DatabaseDown
 from app.log import get_logger
@@ -60,7 +62,7 @@ class Doorbell:
                 # Not through SQLAlchemy: this thread held the interpreter for 30 % of a busy web process.
                 with self._database.raw() as connection:
                     connection.execute(f'NOTIFY "{self._channel}"'.encode())
-            except DatabaseDown:
+            except (DatabaseDown, psycopg.Error):  # a ring may be lost; the thread must go on
                 log.warning("ring_lost", channel=self._channel)
             if self._stopping:
                 return

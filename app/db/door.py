@@ -90,6 +90,7 @@ _FIRST_USE: Final = """
 SELECT j.id, j.output_prefix, j.created_at, k.request_sha256
 FROM idempotency_keys k JOIN jobs j ON j.id = k.job_id
 WHERE k.account_id = %(account_id)s AND k.endpoint = %(endpoint)s AND k.key = %(key)s
+      AND k.created_at > now() - interval '24 hours'
 """
 
 
@@ -128,9 +129,21 @@ def insert_once(
             created_at=row[0],
             request_sha256=request_sha256,
         )
-    first = connection.execute(_FIRST_USE, parameters).fetchone()
+    first = first_use(connection, account_id=job.account_id, endpoint=endpoint, key=key)
     assert first is not None
-    return Written(id=first[0], output_prefix=first[1], created_at=first[2], request_sha256=bytes(first[3]))
+    return first
+
+
+def first_use(
+    connection: psycopg.Connection[tuple[Any, ...]], *, account_id: UUID, endpoint: str, key: str
+) -> Written | None:
+    """Give the job of a key's first use within 24 h; None when it was not used."""
+    row = connection.execute(
+        _FIRST_USE, {"account_id": account_id, "endpoint": endpoint, "key": key}
+    ).fetchone()
+    if row is None:
+        return None
+    return Written(id=row[0], output_prefix=row[1], created_at=row[2], request_sha256=bytes(row[3]))
 
 
 def count_unfinished(tx: Connection, account_id: UUID, *, queues: Sequence[str], up_to: int) -> int:

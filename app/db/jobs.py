@@ -1,4 +1,4 @@
-"""The guarded statements: insert, claim, heartbeat, settle, retry, release, rescue.
+"""The guarded statements: claim, heartbeat, settle, end_attempt, rescue.
 
 Each repeats its condition in the UPDATE and says through its result whether it held. Whatever a worker
 writes carries `attempt` as the fence: a worker presumed dead that wakes up finds no row. Only the
@@ -171,16 +171,22 @@ def settle_completed(
 
 _END: Final = f"""
 WITH ended AS (
-    UPDATE jobs SET status = %(to_status)s, error_code = %(error_code)s, error_message = %(error_message)s,
-           finished_at = CASE WHEN %(to_status)s = 'queued' THEN NULL ELSE now() END,
-           run_at = CASE WHEN %(to_status)s = 'queued' THEN now() + %(delay)s ELSE run_at END,
-           dispatched_at = CASE WHEN %(to_status)s = 'queued' THEN NULL ELSE dispatched_at END,
+    UPDATE jobs SET status = next.status, error_code = %(error_code)s, error_message = %(error_message)s,
+           finished_at = CASE WHEN next.status = 'queued' THEN NULL ELSE now() END,
+           run_at = CASE WHEN next.status = 'queued' THEN now() + %(delay)s ELSE run_at END,
+           dispatched_at = CASE WHEN next.status = 'queued' THEN NULL ELSE dispatched_at END,
            failures = failures + %(charge)s, {_UNLEASED}
-    WHERE id = %(job_id)s AND status = 'processing' AND attempt = %(attempt)s
-    RETURNING id, attempt
+    FROM (SELECT CASE WHEN %(to_status)s = 'queued' AND cancel_requested_at IS NOT NULL THEN 'cancelled'
+                      ELSE %(to_status)s END AS status
+          FROM jobs WHERE id = %(job_id)s) AS next
+    WHERE id = %(job_id)s AND jobs.status IN {FROM_TO_QUEUED} AND attempt = %(attempt)s
+    RETURNING id, attempt, jobs.status
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
-    SELECT id, 'processing', %(to_status)s, attempt, %(reason)s, %(worker)s, %(detail)s::jsonb FROM ended
+    SELECT id, 'processing', status, attempt,
+           CASE WHEN status = 'cancelled' THEN '{Reason.CANCELLED}' ELSE %(reason)s END,
+           %(worker)s, %(detail)s::jsonb
+    FROM ended
 )
 SELECT count(*) AS ended FROM ended
 """
@@ -201,6 +207,8 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
     detail: dict[str, object] | None = None,
 ) -> bool:
     """End an attempt without a result: failed, cancelled, or back to queued; False when the job moved on.
+
+    A job that is to be cancelled does not go back to queued, it is cancelled.
 
     Args:
         charge: whether the attempt counts against `max_attempts`; a drain does not.
@@ -233,14 +241,14 @@ def hand_back(tx: Connection, job_id: UUID) -> None:
 _RESCUE: Final = f"""
 WITH silent AS (
     SELECT id, crashes + 1 AS crashes, failures + 1 AS failures, attempt, lease_owner,
-           deadline_at <= now() AS overdue,
+           deadline_at <= lease_until AS overdue, cancel_requested_at IS NOT NULL AS cancelled,
            crashes + 1 >= {MAX_CRASHES} OR failures + 1 >= max_attempts AS spent
     FROM jobs WHERE status = 'processing' AND lease_until < now()
     ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), rescued AS (
     UPDATE jobs SET
-        status = CASE WHEN overdue OR spent THEN 'failed' ELSE 'queued' END,
-        finished_at = CASE WHEN overdue OR spent THEN now() END,
+        status = CASE WHEN cancelled THEN 'cancelled' WHEN overdue OR spent THEN 'failed' ELSE 'queued' END,
+        finished_at = CASE WHEN cancelled OR overdue OR spent THEN now() END,
         error_code = CASE WHEN overdue THEN 'timeout' WHEN spent THEN 'worker_crashed' ELSE 'lease_lost' END,
         error_message = CASE WHEN overdue THEN 'The job ran longer than its deadline allows.'
             WHEN spent THEN 'The worker died ' || silent.crashes || ' times while it ran this job.'
@@ -248,7 +256,7 @@ WITH silent AS (
         crashes = silent.crashes, failures = silent.failures,
         run_at = now(), dispatched_at = NULL, {_UNLEASED}
     FROM silent
-    WHERE jobs.id = silent.id AND jobs.status = 'processing' AND jobs.lease_until < now()
+    WHERE jobs.id = silent.id AND jobs.status IN {FROM_TO_QUEUED} AND jobs.lease_until < now()
     RETURNING jobs.id, jobs.status, jobs.attempt, jobs.error_code, silent.lease_owner
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
@@ -269,7 +277,11 @@ class Rescued:
 
 
 def rescue(tx: Connection, *, limit: int = 500) -> Rescued:
-    """Give back the jobs whose lease ran out; those that crashed too often, or are overdue, fail."""
+    """Give back the jobs whose lease ran out; those that crashed too often, or are overdue, fail.
+
+    Overdue is a job whose worker was alive at its deadline: heartbeats stop there, so the lease ends at least
+    two heartbeats behind it. One that fell silent before did not run too long, however late this comes.
+    """
     row = tx.exec_driver_sql(_RESCUE, {"limit": limit}).one()
     return Rescued(requeued=row.requeued, failed=row.failed)
 

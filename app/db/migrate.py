@@ -32,9 +32,19 @@ def config(engine: Engine) -> Config:
 
 def newest_level() -> str:
     """Give the level this version of the code needs."""
-    head = ScriptDirectory(str(resources.files("migrations"))).get_current_head()
+    head = _scripts().get_current_head()
     assert head is not None
     return head
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(resources.files("migrations")))
+
+
+def is_behind(level: str | None) -> bool:
+    """Whether this version of the code cannot work on that level; on a newer one, unknown to it, it can."""
+    known = {script.revision for script in _scripts().walk_revisions()}
+    return level is None or (level in known and level != newest_level())
 
 
 def current_level(engine: Engine) -> str | None:

@@ -60,7 +60,7 @@ def persist(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
     return row is not None
 
 
-def release(tx: Connection, output_id: UUID, *, account_id: UUID, retention: timedelta) -> bool:
+def unpersist(tx: Connection, output_id: UUID, *, account_id: UUID, retention: timedelta) -> bool:
     """Let an output expire again: at its old time, or `retention` from now when that has passed."""
     row = tx.exec_driver_sql(
         "UPDATE outputs SET persisted_at = NULL, "

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 ALIVE_WITHIN: Final = timedelta(seconds=30)
 """A worker whose last heartbeat is older than this has no slots any more."""
 DEPTH_PER_SLOT: Final = 2
-"""Wake-ups kept with the broker per live slot: one running, one at hand."""
+"""Wake-ups kept with the broker per live slot, beside the job that runs in it."""
 
 _DUE: Final = "queue = %(queue)s AND status = 'queued' AND dispatched_at IS NULL"
 

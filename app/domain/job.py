@@ -1,7 +1,7 @@
 """A job's life: its statuses, the allowed transitions, and the rules for retries and expiry.
 
 Everything here is pure. `app/db/jobs.py` builds the WHERE of its guarded statements from `sources()`,
-so the table of transitions is written once, and the migration's CHECK and trigger are tested against it.
+and tests hold the database's CHECK and trigger, and every path in `job_events`, to this table.
 """
 
 from datetime import timedelta

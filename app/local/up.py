@@ -1,5 +1,6 @@
 """`darkroom up`: the servers and every process of Darkroom on one machine, until Ctrl-C."""
 
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -77,7 +78,7 @@ def start_everything(stack: Stack, *, port: int) -> Settings:
     url = f"http://{HOST}:{port}/readyz"
     web = _darkroom("web", "--host", HOST, "--port", str(port))
     stack.supervisor.start(
-        *(_worker(stack, name, database) for name in all_queues(catalog.load(loaded.models_file))),
+        *(_worker(stack, name, database, loaded) for name in all_queues(catalog.load(loaded.models_file))),
         _program(stack, "relay", _darkroom("relay")),
         _program(stack, "beat", [*_CELERY, "beat", "--loglevel=WARNING"]),
         _program(stack, "web", web, ready=lambda: http_ready(url)),
@@ -107,6 +108,10 @@ def ensure_first_key(database: Database, loaded: Settings, key_file: Path) -> No
     key_file.write_text(key + "\n")
 
 
+_FRESH = 5.0
+"""Seconds since its heartbeat within which a worker is one of this start."""
+_MARGIN = timedelta(seconds=10)
+"""What a worker may take beyond its drain's grace."""
 _CELERY = [sys.executable, "-m", "celery", "-A", "workers"]
 
 
@@ -114,26 +119,39 @@ def _darkroom(*words: str) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", *words]
 
 
-def _worker(stack: Stack, queue: str, database: Database) -> Program:
+def _worker(stack: Stack, queue: str, database: Database, loaded: Settings) -> Program:
     pool = ["-P", "threads", "-c", "1"] if queue == UPKEEP else ["-P", "prefork", "-c", "2"]
     argv = [
         *_CELERY,
         *("worker", "-Q", queue, "-n", f"{queue}@%h", *pool),
         *("--without-gossip", "--without-mingle", "--loglevel=INFO"),
     ]
-    return _program(stack, f"worker {queue}", argv, ready=lambda: _is_served(database, queue))
+    return _program(
+        stack,
+        f"worker {queue}",
+        argv,
+        ready=lambda: _is_served(database, queue),
+        stop_within=loaded.drain_grace + _MARGIN,
+    )
 
 
 def _is_served(database: Database, queue: str) -> bool:
     try:
         with database.autocommit() as tx:
-            return any(queue in row.queues and row.silent_seconds < 1 for row in workers.list_workers(tx))
+            return any(
+                queue in row.queues and row.silent_seconds < _FRESH for row in workers.list_workers(tx)
+            )
     except DatabaseDown:
         return False
 
 
 def _program(
-    stack: Stack, name: str, argv: list[str], *, ready: Callable[[], bool] = lambda: True
+    stack: Stack,
+    name: str,
+    argv: list[str],
+    *,
+    ready: Callable[[], bool] = lambda: True,
+    stop_within: timedelta = timedelta(seconds=30),
 ) -> Program:
     return Program(
         name=name,
@@ -143,7 +161,9 @@ def _program(
         ),
         ready=ready,
         ready_within=timedelta(seconds=60),
-        stop_within=timedelta(seconds=30),
+        stop_within=stop_within,
+        # Not SIGTERM, on which a worker would drain for a minute against servers that are gone.
+        death_signal=signal.SIGKILL,
         log=stack.state / "logs" / f"{name.replace(' ', '-')}.log",
         cwd=stack.state,
     )

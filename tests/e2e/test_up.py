@@ -19,6 +19,7 @@ import requests
 from PIL import Image
 
 from app.local import stack
+from app.local.supervisor import http_ready
 from app.settings import environment_of_child
 
 DARKROOM = [sys.executable, "-c", "from app.cli import main; main()"]
@@ -91,8 +92,8 @@ class Up:
         self.url = url
         self.headers = {"X-API-Key": key}
 
-    def submit(self) -> str:
-        body = {"modelId": "sketch", "prompt": "a cat on a hill", "width": 64, "height": 64}
+    def submit(self, **changes: int) -> str:
+        body = {"modelId": "sketch", "prompt": "a cat on a hill", "width": 64, "height": 64, **changes}
         answer = requests.post(f"{self.url}/v1/images/generate", json=body, headers=self.headers, timeout=10)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["jobId"])
@@ -149,10 +150,15 @@ def test_a_stack_that_is_killed_leaves_nothing_behind_and_keeps_jobs_and_picture
         url = first.completed(job_id)["results"][0]["url"]
         picture = requests.get(url, timeout=10).content
 
+        running = first.submit(width=2048, height=2048, numOutputs=4)
+        eventually(
+            lambda: first.job(running)["status"] == "processing", within=30, what="a job is being drawn"
+        )
         first.signal(signal.SIGKILL)
-        eventually(is_gone(state), within=10, what="no process left after kill -9")
+        eventually(is_gone(state), within=5, what="no process left after kill -9")
 
-    with up(state) as second:
+    with up(state, DARKROOM_LEASE="5") as second:
+        second.completed(running)
         assert second.headers == first.headers
         again = second.completed(job_id)["results"][0]["url"]
         assert requests.get(again, timeout=10).content == picture
@@ -167,7 +173,7 @@ def test_a_stack_that_is_killed_leaves_nothing_behind_and_keeps_jobs_and_picture
 
 
 @pytest.mark.slow
-def test_keys_are_made_listed_and_revoked_while_it_runs(state: Path) -> None:
+def test_keys_are_made_listed_and_revoked_while_it_runs(state: Path, tmp_path: Path) -> None:
     preset = "the-key-my-service-already-has"
     with up(state, DARKROOM_BOOTSTRAP_API_KEY=preset) as running:
         assert running.headers == {"X-API-Key": preset}
@@ -190,6 +196,9 @@ def test_keys_are_made_listed_and_revoked_while_it_runs(state: Path) -> None:
             what="revoked key refused",
         )
 
+        another_web_answers(state)
+        beat_starts_without_a_folder_of_its_own(state, tmp_path)
+
         dry = darkroom("purge", "--dry-run", state=state)
         assert "Would delete 0 outputs" in dry.stdout, dry.stderr
         assert darkroom("purge", state=state).returncode == 0
@@ -197,6 +206,37 @@ def test_keys_are_made_listed_and_revoked_while_it_runs(state: Path) -> None:
         twice = darkroom("up", "--port", "1", state=state)
         assert twice.returncode == 1
         assert str(running.process.pid) in twice.stderr
+
+
+def another_web_answers(state: Path) -> None:
+    """`darkroom web --state` serves that stack, wherever it is started."""
+    port = free_port()
+    web = subprocess.Popen(
+        [*DARKROOM, "web", "--port", str(port), "--state", str(state)], env=environment(), cwd="/"
+    )
+    try:
+        eventually(lambda: http_ready(f"http://127.0.0.1:{port}/readyz"), within=30, what="web ready")
+    finally:
+        web.terminate()
+        web.wait(timeout=30)
+
+
+def beat_starts_without_a_folder_of_its_own(state: Path, empty: Path) -> None:
+    said = empty / "beat.txt"
+    with said.open("w") as output:
+        beat = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers", "beat"],
+            env=environment(DARKROOM_STATE=str(state)),
+            cwd=empty,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        eventually(lambda: "beat: Starting" in said.read_text(), within=30, what="beat started")
+        assert beat.poll() is None, said.read_text()
+    finally:
+        beat.terminate()
+        assert beat.wait(timeout=30) == 0
 
 
 @pytest.mark.slow

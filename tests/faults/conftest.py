@@ -54,9 +54,18 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
         node.end()
 
 
+@pytest.fixture(scope="module", params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def either_broker(request: pytest.FixtureRequest, stack: Stack) -> BrokerServer:
+    """For a module that names it as its `broker_server`: each of its tests runs on either broker."""
+    if request.param == "valkey":
+        return StackValkey(stack)
+    node: RabbitMQ = request.getfixturevalue("rabbitmq")
+    return node
+
+
 @pytest.fixture(scope="module")
 def broker_server(stack: Stack) -> BrokerServer:
-    """The broker that the house uses: Valkey, unless a module of tests takes each."""
+    """The broker that the house uses: Valkey, unless a module takes either."""
     return StackValkey(stack)
 
 

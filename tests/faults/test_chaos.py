@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.faults.brokers import BrokerServer
 from tests.faults.clients import submitting
 from tests.faults.house import House
 from tests.servers.processes import Process
@@ -22,6 +23,11 @@ GAP = timedelta(seconds=5)
 QUIET_WITHIN = 120.0
 """Seconds from the last hit until all jobs must have ended."""
 POISON = 3
+
+
+@pytest.fixture(scope="module")
+def broker_server(either_broker: BrokerServer) -> BrokerServer:
+    return either_broker
 
 
 @dataclass

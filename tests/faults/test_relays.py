@@ -5,11 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import pytest
+
 from app.broker import Broker
 from app.db import connect, workers
 from app.dispatch import Relay
 from app.domain import catalog
+from tests.faults.brokers import BrokerServer
 from tests.faults.house import QUEUE, House, relaying, work_off
+
+
+@pytest.fixture(scope="module")
+def broker_server(either_broker: BrokerServer) -> BrokerServer:
+    return either_broker
 
 
 @contextmanager

@@ -238,6 +238,37 @@ def test_a_job_that_kills_its_workers_fails_after_three(database: Database, acco
     assert claim(database, job_id) is None
 
 
+def test_a_job_whose_worker_fell_silent_is_due_again_however_late_it_is_found(
+    database: Database, account: Account
+) -> None:
+    """An outage of ours that is longer than the deadline is not the job's fault."""
+    job_id = rows.insert_job(database, account.id)
+    claimed(database, job_id)
+    rows.execute(
+        database,
+        "UPDATE jobs SET lease_until = now() - interval '14 min', deadline_at = now() - interval '5 min'",
+    )
+
+    with database.autocommit() as tx:
+        assert jobs.rescue(tx).requeued == 1
+
+
+def test_a_job_to_be_cancelled_is_cancelled_instead_of_tried_again(
+    database: Database, account: Account
+) -> None:
+    retried, silent = (rows.insert_job(database, account.id) for _ in range(2))
+    claimed(database, retried)
+    claimed(database, silent, lease=timedelta(0))
+    rows.execute(database, "UPDATE jobs SET cancel_requested_at = now()")
+
+    assert retry(database, retried, attempt=1)
+    with database.autocommit() as tx:
+        jobs.rescue(tx)
+
+    assert [rows.job(database, job_id).status for job_id in (retried, silent)] == ["cancelled"] * 2
+    assert rows.reasons(database, retried) == ["claimed", "cancelled"]
+
+
 def test_two_rescues_at_once_give_a_job_back_once(database: Database, account: Account) -> None:
     job_ids = [rows.insert_job(database, account.id) for _ in range(20)]
     for job_id in job_ids:

@@ -91,7 +91,7 @@ def test_every_check_says_the_same_in_table_and_database(empty_database: str, en
             "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' "
             "AND connamespace = 'public'::regnamespace"
         )
-        migrated: dict[str, str] = dict(row._tuple() for row in rows)
+        migrated: dict[str, str] = {row[0]: row[1] for row in rows}
         connection.exec_driver_sql("CREATE SCHEMA again")
         connection.exec_driver_sql("SET search_path TO again")
         metadata.create_all(connection)
@@ -99,7 +99,7 @@ def test_every_check_says_the_same_in_table_and_database(empty_database: str, en
             "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c' "
             "AND connamespace = 'again'::regnamespace"
         )
-        defined: dict[str, str] = dict(row._tuple() for row in rows)
+        defined: dict[str, str] = {row[0]: row[1] for row in rows}
 
     assert defined == migrated
     assert len(defined) >= sum(

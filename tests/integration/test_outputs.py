@@ -316,7 +316,7 @@ def test_a_link_never_outlives_its_output(settings: Settings, shelf: Shelf) -> N
 # Persist
 
 
-def test_persisting_keeps_an_output_and_releasing_lets_it_expire_at_its_old_time(
+def test_persisting_keeps_an_output_and_unpersisting_lets_it_expire_at_its_old_time(
     client: FlaskClient, shelf: Shelf, account: Account
 ) -> None:
     path, output_id = shelf.put()

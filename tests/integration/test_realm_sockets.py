@@ -5,7 +5,9 @@ import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -232,6 +234,41 @@ def test_an_accounts_slow_uploads_hold_up_nobody_else(
 
     assert status(answer) == 202
     assert status(refused) == 429
+
+
+def test_clients_that_do_not_read_their_output_hold_up_nobody_else(
+    server: Server, account: Account, database: Database, storage: Storage
+) -> None:
+    """The surplus is told to come back; when the others have gone, everybody is served again."""
+    path = large_output(database, storage, account)
+    whole = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    part = f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9\r\nConnection: close\r\n\r\n".encode()
+    deaf = [server.connect() for _ in range(70)]
+    try:
+        for line in deaf:
+            line.sendall(whole)
+        eventually(lambda: status(refused := server.say(part)) == 503 and b"etry-" in refused, within=20)
+        answer = server.say(head(GENERATE, key(account), JSON, length(WISH)), WISH)
+    finally:
+        for line in deaf:
+            line.close()
+
+    assert status(answer) == 202
+    eventually(lambda: status(server.say(part)) == 206, within=20)
+
+
+def large_output(database: Database, storage: Storage, account: Account) -> str:
+    """The path of an output larger than what sockets buffer."""
+    prefix = uuid4()
+    job_id = rows.insert_job(
+        database, account.id, status="completed", finished_at="now()", output_prefix=prefix
+    )
+    data = bytes(24 * 1024 * 1024)
+    storage.put(f"outputs/{job_id}/large", data, media_type="image/png")
+    rows.insert_output(
+        database, job_id, key=f"outputs/{job_id}/large", expires_in=timedelta(hours=1), size=len(data)
+    )
+    return f"/outputs/{prefix.hex}-0.png"
 
 
 def test_http_1_0_is_spoken(server: Server, account: Account) -> None:

@@ -1,4 +1,4 @@
-"""Persist, release and the two-phase purge, on real rows and real objects."""
+"""Persist, unpersist and the two-phase purge, on real rows and real objects."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -180,26 +180,26 @@ def test_somebody_elses_output_is_unknown(
     assert row.persisted_at is None
 
 
-def test_a_released_output_expires_at_its_old_time(
+def test_an_unpersisted_output_expires_at_its_old_time(
     settings: Settings, database: Database, storage: Storage, job_id: UUID, account: Account
 ) -> None:
     output_id = make_output(database, storage, job_id, expires_in=SOON)
     before = retention.persist(database, output_id, account_id=account.id)
 
-    after = retention.release(settings, database, output_id, account_id=account.id)
+    after = retention.unpersist(settings, database, output_id, account_id=account.id)
 
     assert after.persisted_at is None
     assert after.expires_at == before.expires_at
 
 
-def test_an_output_released_long_after_its_old_time_lives_for_another_retention(
+def test_an_output_unpersisted_long_after_its_old_time_lives_for_another_retention(
     settings: Settings, database: Database, storage: Storage, job_id: UUID, account: Account
 ) -> None:
     output_id = make_output(database, storage, job_id, expires_in=SOON)
     retention.persist(database, output_id, account_id=account.id)
     rows.execute(database, "UPDATE outputs SET expires_at = now() - interval '1 year'")
 
-    retention.release(settings, database, output_id, account_id=account.id)
+    retention.unpersist(settings, database, output_id, account_id=account.id)
     retention.purge(settings, database=database, storage=storage)
 
     assert state(database, output_id) == "live"

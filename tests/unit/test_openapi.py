@@ -13,7 +13,7 @@ from app import web
 from app.api import docs, outputs, realm_models
 from app.api.openapi import document
 from app.api.operations import Operation
-from app.api.ratelimit import Bodies, RateLimit
+from app.api.ratelimit import Bodies, RateLimit, Streams
 from app.api.services import Services
 from app.auth import KeyRing
 from app.db import bell, connect
@@ -55,6 +55,7 @@ def services(settings: Settings) -> Iterator[Services]:
         keys=KeyRing(settings, database),
         rate_limit=RateLimit(settings.rate_limit_per_minute),
         bodies=Bodies(settings.web_threads // 2),
+        streams=Streams(settings.web_threads // 2),
     )
     database.close()
 

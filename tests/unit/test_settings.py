@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app import settings
+from app.db.queues import ALIVE_WITHIN
 from app.errors import SetupError
 
 COMPLETE = """
@@ -46,6 +47,25 @@ def test_a_wrong_value_names_its_setting(state: Path) -> None:
         settings.load(state, retention="soon")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("90", 90), ("0.5", 0.5), ("PT2M", 120), ("P1D", 86_400)],
+)
+def test_a_duration_is_seconds_or_iso_8601(state: Path, written: str, meant: float) -> None:
+    with (state / settings.ENV_FILE).open("a") as file:
+        file.write(f"DARKROOM_RETENTION={written}\nDARKROOM_PURGE_GRACE={written}\n")
+
+    loaded = settings.load(state)
+
+    assert loaded.retention == loaded.purge_grace == timedelta(seconds=meant)
+
+
+@pytest.mark.parametrize("written", ["-1", "-PT1H"])
+def test_nothing_may_be_purged_before_it_expires(state: Path, written: str) -> None:
+    with pytest.raises(SetupError, match="DARKROOM_PURGE_GRACE"):
+        settings.load(state, purge_grace=written)
+
+
 def test_secrets_do_not_show_when_settings_are_printed(state: Path) -> None:
     printed = repr(settings.load(state))
 
@@ -53,10 +73,9 @@ def test_secrets_do_not_show_when_settings_are_printed(state: Path) -> None:
     assert "0123456789abcdef" not in printed
 
 
-def test_a_heartbeat_may_be_missed_twice(state: Path) -> None:
-    loaded = settings.load(state, lease=timedelta(seconds=30))
-
-    assert loaded.heartbeat * 3 == loaded.lease
+def test_a_heartbeat_may_be_missed_twice_and_a_worker_is_never_taken_for_dead(state: Path) -> None:
+    assert settings.load(state, lease=timedelta(seconds=15)).heartbeat == timedelta(seconds=5)
+    assert settings.load(state, lease=timedelta(minutes=5)).heartbeat * 3 <= ALIVE_WITHIN
 
 
 def test_every_setting_is_documented() -> None:

@@ -1,0 +1,131 @@
+"""Group commit for the door: jobs that arrive while another is being written go into one statement."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+
+from app.db import Database
+from app.db.door import NewJob, Written, insert
+from app.domain.job import Reason
+from app.errors import DatabaseDown
+
+_TYPES: Final = {
+    "id": "uuid",
+    "account_id": "uuid",
+    "dialect": "text",
+    "operation": "text",
+    "model": "text",
+    "provider": "text",
+    "queue": "text",
+    "spec": "jsonb",
+    "output_prefix": "uuid",
+    "max_attempts": "int",
+}
+"""The columns a request fills, each passed as one array."""
+_NAMES: Final = ", ".join(_TYPES)
+_ARRAYS: Final = ", ".join(f"%({name})s::{kind}[]" for name, kind in _TYPES.items())
+_INSERT: Final = f"""
+WITH job AS (
+    INSERT INTO jobs (status, {_NAMES}) SELECT 'queued', new.* FROM unnest({_ARRAYS}) AS new ({_NAMES})
+    RETURNING id, created_at
+), event AS (
+    INSERT INTO job_events (job_id, to_status, attempt, reason)
+    SELECT id, 'queued', 0, '{Reason.SUBMITTED}' FROM job
+)
+SELECT created_at FROM job LIMIT 1
+"""
+
+
+class _Ticket:
+    """One thread's row, from when it asks until it knows."""
+
+    def __init__(self, job: NewJob) -> None:
+        self.job = job
+        self.turn = threading.Lock()
+        """Held until somebody wrote the row, or it is this thread's turn to write."""
+        self.turn.acquire()
+        self.leads = False
+        self.created_at: datetime | None = None
+        self.down: DatabaseDown | None = None
+
+
+class Writer:
+    """Writes jobs without inputs and without Idempotency-Key; thread-safe, one per process.
+
+    A job that comes alone is written at once. What comes while a statement is under way waits for its end,
+    and then the first of those who wait writes for all: with 32 requests in flight 1.3 times the rate for
+    a quarter of Postgres' work, with one or eight no change. A statement writes all of its jobs or none; in
+    that case each is tried alone, so that a row which Postgres refuses fails only its own request.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._is_writing = False
+        self._waiting: deque[_Ticket] = deque()
+
+    def write(self, job: NewJob) -> Written:
+        """Write a job; when this returns, it is committed.
+
+        Raises:
+            DatabaseDown: Postgres is away; the job was not written, or the answer got lost.
+        """
+        ticket = _Ticket(job)
+        with self._lock:
+            if self._is_writing:
+                self._waiting.append(ticket)
+            else:
+                self._is_writing = ticket.leads = True
+        if not ticket.leads:
+            ticket.turn.acquire()
+        if ticket.leads:
+            self._lead(ticket)
+        if ticket.down is not None:
+            raise DatabaseDown(retry_after=ticket.down.retry_after) from ticket.down
+        if ticket.created_at is None:
+            with self._database.raw() as connection:
+                return insert(connection, job)
+        return Written(id=job.id, output_prefix=job.output_prefix, created_at=ticket.created_at)
+
+    def _lead(self, ticket: _Ticket) -> None:
+        with self._lock:
+            batch = [ticket, *self._waiting]
+            self._waiting.clear()
+        try:
+            with self._database.raw() as connection:
+                created_at = _insert(connection, [one.job for one in batch])
+            for one in batch:
+                one.created_at = created_at
+        except DatabaseDown as error:
+            for one in batch:
+                one.down = error
+        except psycopg.Error:
+            if len(batch) == 1:
+                raise
+        finally:
+            self._hand_over(batch[1:])
+
+    def _hand_over(self, followers: Sequence[_Ticket]) -> None:
+        with self._lock:
+            following = self._waiting.popleft() if self._waiting else None
+            if following is None:
+                self._is_writing = False
+            else:
+                following.leads = True
+        for one in followers if following is None else (following, *followers):
+            one.turn.release()
+
+
+def _insert(connection: psycopg.Connection[tuple[Any, ...]], jobs: Sequence[NewJob]) -> datetime:
+    if len(jobs) == 1:
+        return insert(connection, jobs[0]).created_at
+    row = connection.execute(
+        _INSERT, {name: [getattr(job, name) for job in jobs] for name in _TYPES}
+    ).fetchone()
+    assert row is not None
+    created_at: datetime = row[0]
+    return created_at
