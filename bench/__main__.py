@@ -44,13 +44,15 @@ def _chosen(_context: click.Context, _parameter: click.Parameter, value: str) ->
 )
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
-    "--seconds", type=click.FloatRange(0.2), default=3.0, show_default=True, help="Of one measurement."
+    "--seconds", type=click.FloatRange(0.2), default=2.5, show_default=True, help="Of one measurement."
 )
 @click.option(
     "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also write the report here."
 )
 def main(only: list[str], rounds: int, seconds: float, markdown: Path | None) -> None:
     """Measure Darkroom against bare baselines in the same minute: A, B, A, B, …; medians [min-max]."""
+    # A shell starts what runs in the background deaf to Ctrl-C; whoever sends it wants everything to end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     log.configure(log_format="console", level="warning")
     out = report.console()

@@ -13,8 +13,11 @@ from bench.programs import Running, free_port
 from bench.run import Run
 
 GOAL = 0.80
+_COSTS = ("CPU µs, web", "CPU µs, PostgreSQL", "p50 ms", "p99 ms")
 BUSY = 8
 """Connections of the throughput measurement; inserts stop getting faster at about four in flight."""
+CROWD = 32
+"""Connections beyond that."""
 SLICE = 0.5
 """Seconds a side is measured before the other one's turn."""
 
@@ -31,6 +34,7 @@ class _Side:
 class _Round:
     alone: Measured = field(default_factory=Measured)
     busy: Measured = field(default_factory=Measured)
+    crowd: Measured = field(default_factory=Measured)
     cpu: float = 0.0
     postgres_cpu: float = 0.0
 
@@ -38,6 +42,7 @@ class _Round:
         return _Round(
             alone=self.alone + other.alone,
             busy=self.busy + other.busy,
+            crowd=self.crowd + other.crowd,
             cpu=self.cpu + other.cpu,
             postgres_cpu=self.postgres_cpu + other.postgres_cpu,
         )
@@ -82,31 +87,32 @@ def _slice(run: Run, side: _Side) -> _Round:
     alone = drive(side.request, port=side.port, connections=1, seconds=SLICE / 2).only(202)
     before, postgres = side.server.cpu(), run.house.server_cpu("postgres")
     busy = drive(side.request, port=side.port, connections=BUSY, seconds=SLICE).only(202)
-    return _Round(
-        alone=alone,
-        busy=busy,
-        cpu=side.server.cpu() - before,
-        postgres_cpu=run.house.server_cpu("postgres") - postgres,
-    )
+    cpu, postgres_cpu = side.server.cpu() - before, run.house.server_cpu("postgres") - postgres
+    crowd = drive(side.request, port=side.port, connections=CROWD, seconds=SLICE / 2).only(202)
+    return _Round(alone=alone, busy=busy, crowd=crowd, cpu=cpu, postgres_cpu=postgres_cpu)
 
 
 def _table(found: dict[str, list[_Round]]) -> Table:
     table = Table(
-        f"Door: accepted requests, {BUSY} connections, and latency of a single one",
-        ("", "requests/s", "CPU µs, web", "CPU µs, PostgreSQL", "1 client: p50 ms", "1 client: p99 ms"),
+        f"Door: accepted requests per second and their cost with {BUSY} in flight; latency of a single one",
+        ("", f"{BUSY} in flight", f"{CROWD} in flight", *_COSTS),
     )
     figures = {name: _figures(rounds) for name, rounds in found.items()}
-    for name, (rate, cpu, postgres, p50, p99) in figures.items():
-        table.rows.append((name, rate.show(), cpu.show(), postgres.show(), p50.show(".2f"), p99.show(".2f")))
+    for name, (rate, crowd, cpu, postgres, p50, p99) in figures.items():
+        latencies = (p50.show(".2f"), p99.show(".2f"))
+        table.rows.append((name, rate.show(), crowd.show(), cpu.show(), postgres.show(), *latencies))
     ours, bare = figures.values()
-    rate, *others = (ratios(a, b) for a, b in zip(ours, bare, strict=True))
-    table.rows.append(("ratio", against_goal(rate, at_least=GOAL), *(other.show(".2f") for other in others)))
+    rates, others = ours[:2], ours[2:]
+    shown = [against_goal(ratios(a, b), at_least=GOAL) for a, b in zip(rates, bare, strict=False)]
+    costs = [ratios(a, b).show(".2f") for a, b in zip(others, bare[2:], strict=True)]
+    table.rows.append(("ratio", *shown, *costs))
     return table
 
 
 def _figures(rounds: list[_Round]) -> tuple[Series, ...]:
     return (
         series(rounds, lambda one: one.busy.rate),
+        series(rounds, lambda one: one.crowd.rate),
         series(rounds, lambda one: one.per_request(one.cpu)),
         series(rounds, lambda one: one.per_request(one.postgres_cpu)),
         series(rounds, lambda one: one.alone.latency(0.50)),

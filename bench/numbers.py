@@ -84,6 +84,6 @@ class Table:
 
 
 def against_goal(found: Series, *, at_least: float) -> str:
-    """Give a ratio with its goal: `0.85 [0.80-0.90] (goal 0.80: met)`."""
+    """Give a ratio with its goal: `0.85 [0.80-0.90], goal 0.8: met`."""
     verdict = "met" if found.median >= at_least else "missed"
-    return f"{found.show('.2f')} (goal {at_least:.2f}: {verdict})"
+    return f"{found.show('.2f')}, goal {at_least:g}: {verdict}"

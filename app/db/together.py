@@ -58,8 +58,8 @@ class Writer:
 
     A job that comes alone is written at once. What comes while a statement is under way waits for its end,
     and then the first of those who wait writes for all: with 32 requests in flight 1.3 times the rate for
-    a quarter of Postgres' work, with one or eight no change. A statement writes all of its jobs or none; in
-    that case each is tried alone, so that a row which Postgres refuses fails only its own request.
+    a quarter of Postgres' work, with eight the same rate for half of it. A statement writes all of its jobs
+    or none; in that case each is tried alone, so that a row which Postgres refuses fails only its request.
     """
 
     def __init__(self, database: Database) -> None:

@@ -120,9 +120,14 @@ class Supervisor:
             time.sleep(WATCH_SECONDS)
         return True
 
-    def run_until_stopped(self) -> None:
-        """Restart what dies until SIGINT or SIGTERM arrives, or `stop` was called; stops nothing itself."""
+    def run_until_stopped(self, *, announce: Callable[[], None] = lambda: None) -> None:
+        """Restart what dies until SIGINT or SIGTERM arrives, or `stop` was called; stops nothing itself.
+
+        Args:
+            announce: called first, when a signal already counts: whoever reads that we run may stop us.
+        """
         with Signals() as signals:
+            announce()
             self.watch(until=lambda: signals.seen or self._is_stopping)
 
     def stop(self) -> None:

@@ -36,15 +36,17 @@ def run(state: Path, *, port: int, out: Console) -> None:
         raise SetupError(f"port {port} of {HOST} is taken; name another: darkroom up --port {port + 1}")
     with Stack.open(state, on_event=lambda event: tell(event, out)) as stack:
         start_everything(stack, port=port)
-        url = f"http://{HOST}:{port}"
-        key_file = state / KEY_FILE
-        out.print(f"\n[bold]Darkroom serves on {url}[/bold] - API documentation: {url}/docs")
-        out.print(f"The first account's API key is in {key_file}\n")
-        out.print(example(url, key_file), markup=False)
-        out.print("\nCtrl-C stops everything; jobs and pictures stay in the state folder.")
-        stack.supervisor.run_until_stopped()
+        url, key_file = f"http://{HOST}:{port}", state / KEY_FILE
+        stack.supervisor.run_until_stopped(announce=lambda: _announce(out, url, key_file))
         out.print("Stopping …")
     out.print("Stopped.")
+
+
+def _announce(out: Console, url: str, key_file: Path) -> None:
+    out.print(f"\n[bold]Darkroom serves on {url}[/bold] - API documentation: {url}/docs")
+    out.print(f"The first account's API key is in {key_file}\n")
+    out.print(example(url, key_file), markup=False)
+    out.print("\nCtrl-C stops everything; jobs and pictures stay in the state folder.")
 
 
 def example(url: str, key_file: Path) -> str:

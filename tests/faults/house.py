@@ -146,7 +146,7 @@ class House:
 
     def ends_well(self, *, within: float = 30) -> None:
         """Wait until every job has ended, then hold all invariants against database and store."""
-        self.until(self.all_ended, within=within)
+        self.until(lambda: self.all_ended() and _answers(self.database, self.storage), within=within)
         invariants.assert_all_hold(self.database, self.storage, accepted=self.accepted)
 
     def all_completed(self) -> bool:

@@ -227,8 +227,8 @@ from app.local.stack import Stack
 
 with Stack.open(Path(sys.argv[1]), machine=Machine(given=lambda name: name in sys.argv[2:])) as stack:
     pids = {name: stack.supervisor.pid(name) for name in {event.name for event in stack.events}}
-    print(json.dumps({"environment": stack.environment, "pids": pids}), flush=True)
-    stack.supervisor.run_until_stopped()
+    told = json.dumps({"environment": stack.environment, "pids": pids})
+    stack.supervisor.run_until_stopped(announce=lambda: print(told, flush=True))
 """
 
 
