@@ -21,8 +21,8 @@ demo: $(VENV)/.runtime ## Draw two pictures on embedded real servers, from a fre
 up: $(VENV)/.runtime ## Serve on 127.0.0.1:$(PORT) until Ctrl-C
 	@$(BIN)/darkroom up --state "$(STATE)" --port $(PORT)
 
-test: $(VENV)/.dev ## Run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run all tests, in two processes with servers of their own
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

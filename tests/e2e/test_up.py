@@ -145,7 +145,7 @@ def is_gone(state: Path) -> Callable[[], bool]:
 
 @pytest.mark.slow
 def test_a_stack_that_is_killed_leaves_nothing_behind_and_keeps_jobs_and_pictures(state: Path) -> None:
-    with up(state) as first:
+    with up(state, DARKROOM_LEASE="5") as first:
         job_id = first.submit()
         url = first.completed(job_id)["results"][0]["url"]
         picture = requests.get(url, timeout=10).content
