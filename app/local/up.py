@@ -33,7 +33,8 @@ def run(state: Path, *, port: int, out: Console) -> None:
         SetupError: something does not start; the message says why and what to do.
     """
     if not is_free(port):
-        raise SetupError(f"port {port} of {HOST} is taken; name another: darkroom up --port {port + 1}")
+        why = "is taken" if port >= _FIRST_FREE_FOR_ALL else "is taken, or only root may use it"
+        raise SetupError(f"port {port} of {HOST} {why}; name another, as in: darkroom up --port 8001")
     with Stack.open(state, on_event=lambda event: tell(event, out)) as stack:
         start_everything(stack, port=port)
         url, key_file = f"http://{HOST}:{port}", state / KEY_FILE
@@ -110,6 +111,7 @@ def ensure_first_key(database: Database, loaded: Settings, key_file: Path) -> No
     key_file.write_text(key + "\n")
 
 
+_FIRST_FREE_FOR_ALL = 1024
 _FRESH = 5.0
 """Seconds since its heartbeat within which a worker is one of this start."""
 _MARGIN = timedelta(seconds=10)

@@ -203,9 +203,12 @@ def test_keys_are_made_listed_and_revoked_while_it_runs(state: Path, tmp_path: P
         assert "Would delete 0 outputs" in dry.stdout, dry.stderr
         assert darkroom("purge", state=state).returncode == 0
 
-        twice = darkroom("up", "--port", "1", state=state)
+        twice = darkroom("up", "--port", str(free_port()), state=state)
         assert twice.returncode == 1
         assert str(running.process.pid) in twice.stderr
+        taken = darkroom("up", "--port", running.url.rpartition(":")[2], state=tmp_path / "other")
+        assert taken.returncode == 1
+        assert "is taken" in taken.stderr
 
 
 def another_web_answers(state: Path) -> None:
