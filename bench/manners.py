@@ -35,6 +35,7 @@ def examine(house: House, *, server: str, application: str) -> dict[str, str]:
     program, port = started()
     with program:
         for question, check in _GENTLE.items():
+            # mypy cannot infer a lambda whose defaults bind the loop's variables.
             answers[question] = _answer(lambda check=check, port=port: check(house, port))  # type: ignore[misc]
     for question, fatal in _FATAL.items():
         program, port = started()

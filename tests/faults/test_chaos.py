@@ -100,7 +100,7 @@ def test_hundreds_of_jobs_survive_dozens_of_random_kills(
     chaos = Chaos(house, random.Random(seed))  # noqa: S311 - repeatable on purpose
     hits = list(PLAN.elements())
     chaos.chance.shuffle(hits)
-    print(f"seed {seed}: {' '.join(hits)}")  # noqa: T201 - shown when it fails
+    print(f"seed {seed}: {' '.join(hits)}")  # noqa: T201 - the tally of a long run - shown when it fails
     _, url = house.processes.web()
     chaos.start()
     house.processes.await_web(url)
@@ -114,7 +114,7 @@ def test_hundreds_of_jobs_survive_dozens_of_random_kills(
         thaw.join()
     house.accepted += customers.accepted
     house.ends_well(within=QUIET_WITHIN)
-    print(house.tally(), f"{len(customers.accepted)} accepted, {len(customers.refused)} refused")  # noqa: T201
+    print(house.tally(), f"{len(customers.accepted)} accepted, {len(customers.refused)} refused")  # noqa: T201 - the tally of a long run
     assert len(customers.accepted) >= 300
     assert customers.broken == []
     assert {refusal.status for refusal in customers.refused} <= {503}

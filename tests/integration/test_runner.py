@@ -86,7 +86,7 @@ def test_a_job_ends_with_its_images_stored_and_listed(workshop: Workshop, accoun
         image = Image.open(io.BytesIO(data))
         assert image.size == (32, 24)
         assert image.text["seed"] == str(output.seed)  # type: ignore[attr-defined]  # a PNG's text chunks
-        assert "not a model" in " ".join(image.text.values())  # type: ignore[attr-defined]
+        assert "not a model" in " ".join(image.text.values())  # type: ignore[attr-defined]  # as above
     assert rows.reasons(workshop.database, job_id) == ["claimed", "completed"]
 
 
