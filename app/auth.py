@@ -20,6 +20,9 @@ from app.settings import Settings
 
 KEY_PREFIX: Final = "drk_"
 """How our own keys begin, so that secret scanners can recognise them."""
+TEST_PREFIX: Final = "test_"
+LIVE_PREFIX: Final = "live_"
+"""How IMG Processing's keys begin; its clients refuse any other key."""
 FIRST_ACCOUNT: Final = "default"
 """Name of the account that the bootstrap key belongs to."""
 _SHOWN: Final = 8
@@ -51,18 +54,20 @@ def create_key(
     name: str,
     secret_key: str,
     key: str | None = None,
+    prefix: str = KEY_PREFIX,
     expires_at: datetime | None = None,
 ) -> NewKey | None:
     """Make an API key for an account, which is made too when there is none of that name.
 
     Args:
         key: a key to preset, at least 16 characters; None draws 256 random bits.
+        prefix: how a drawn key begins. One that begins with `test_`, preset or drawn, is a test key.
 
     Returns:
         The key, or None when the preset one exists already.
     """
     account_id = accounts.ensure_account(tx, account, new_id=uuid7())
-    new = NewKey(id=uuid7(), key=key or KEY_PREFIX + secrets.token_urlsafe(32), account_id=account_id)
+    new = NewKey(id=uuid7(), key=key or prefix + secrets.token_urlsafe(32), account_id=account_id)
     written = accounts.insert_key(
         tx,
         key_id=new.id,
@@ -70,6 +75,7 @@ def create_key(
         name=name,
         prefix=new.key[: _SHOWN_OF_PRESET if key else _SHOWN],
         digest=digest(new.key, secret_key=secret_key),
+        test=new.key.startswith(TEST_PREFIX),
         expires_at=expires_at,
     )
     if not written:

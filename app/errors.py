@@ -10,11 +10,17 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  │  ├─ UnknownOutput
 │  │  └─ UnknownModel
 │  ├─ MethodNotAllowed             405
+│  ├─ Conflict                     409
+│  │  ├─ AlreadyEnded
+│  │  └─ StillRunning
 │  ├─ Gone                         410
 │  ├─ BodyTooLarge                 413
 │  ├─ UnsupportedMedia             415
 │  ├─ RangeNotSatisfiable          416
 │  ├─ InvalidFields                422
+│  ├─ ForbiddenAddress             422: a customer's URL that may not be used
+│  ├─ Unreachable                  422: a customer's URL that could not be had; status, may be retryable
+│  ├─ TooLarge                     422: more lies at a customer's URL than is taken
 │  ├─ IdempotencyMismatch          422
 │  ├─ RateLimited                  429, retry_after
 │  └─ QueueFull                    429, retry_after
@@ -22,9 +28,13 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  ├─ DatabaseDown
 │  ├─ BrokerDown
 │  ├─ StorageDown
+│  ├─ SafetyDown
 │  └─ Busy
 ├─ ObjectMissing                   the store holds no such key
 ├─ ObjectCorrupt                   the store's bytes are not the ones the row promises
+├─ BucketError                     a customer's own bucket did not take an object
+│  ├─ BucketDown                   retryable
+│  └─ BucketRefused
 ├─ ProviderError                   a provider did not deliver
 │  ├─ ProviderDown                 retryable
 │  └─ ProviderRefused
@@ -129,6 +139,25 @@ class MethodNotAllowed(RequestError):
     http_status = 405
 
 
+class Conflict(RequestError):
+    """The thing asked about is in no state for that."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class AlreadyEnded(Conflict):
+    """This job has ended already."""
+
+    code = "already_ended"
+
+
+class StillRunning(Conflict):
+    """This job has not ended; wait for it, or cancel it first."""
+
+    code = "still_running"
+
+
 class Gone(RequestError):
     """This output has expired and was deleted."""
 
@@ -176,6 +205,44 @@ class InvalidFields(RequestError):
         super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems) or None)
 
 
+class ForbiddenAddress(RequestError):
+    """This URL's host has no address that may be used; check its name, or ask your Darkroom operator.
+
+    One sentence for a name that does not exist and for one of our own network, so that nobody learns which
+    names that has. `retryable` when the name had no address at the time.
+    """
+
+    code = "forbidden_address"
+    http_status = 422
+
+    def __init__(self, message: str | None = None, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Unreachable(RequestError):
+    """The URL's host did not answer as it should; check that the URL works from the Internet.
+
+    `status` is the HTTP status it answered with, None where it did not.
+    """
+
+    code = "unreachable_address"
+    http_status = 422
+
+    def __init__(
+        self, message: str | None = None, *, status: int | None = None, retryable: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retryable = status, retryable
+
+
+class TooLarge(RequestError):
+    """The URL's host sends more than is taken."""
+
+    code = "too_large"
+    http_status = 422
+
+
 class IdempotencyMismatch(RequestError):
     """This Idempotency-Key was used before with another body; use a fresh key for a new request."""
 
@@ -195,6 +262,12 @@ class QueueFull(RequestError):
 
     code = "queue_full"
     http_status = 429
+
+    def __init__(
+        self, message: str | None = None, *, retry_after: timedelta | None = None, limit: int = 0
+    ) -> None:
+        self.limit = limit
+        super().__init__(message, retry_after=retry_after)
 
 
 class Unavailable(DarkroomError):
@@ -224,8 +297,14 @@ class StorageDown(Unavailable):
     code = "storage_unavailable"
 
 
+class SafetyDown(Unavailable):
+    """The safety checker does not answer; the image is checked when it is back."""
+
+    code = "safety_unavailable"
+
+
 class Busy(Unavailable):
-    """This process sends as many outputs at a time as it may; the same request works in a moment."""
+    """This process does as much of this at a time as it may; the same request works in a moment."""
 
     code = "busy"
 
@@ -243,6 +322,33 @@ class ObjectCorrupt(DarkroomError):
     code = "object_corrupt"
     retryable = True
     internal = True
+
+
+class BucketError(DarkroomError):
+    """The customer's bucket did not take an image.
+
+    Its message is for the customer: it holds no key and nothing of our network.
+    """
+
+    code = "bucket_failed"
+
+    def __init__(self, message: str | None = None, *, member: str = "endpoint_url") -> None:
+        super().__init__(message)
+        self.member = member
+        """The one of the bucket's details that is most likely wrong."""
+
+
+class BucketDown(BucketError):
+    """The customer's bucket does not answer at the moment."""
+
+    code = "bucket_unavailable"
+    retryable = True
+
+
+class BucketRefused(BucketError):
+    """The customer's bucket does not let us write; its details need a change."""
+
+    code = "bucket_refused"
 
 
 class ProviderError(DarkroomError):

@@ -5,83 +5,41 @@
 
 import hashlib
 import secrets
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+import orjson
 from uuid_utils.compat import uuid7
 
-from app import imaging
-from app.db import Database, bell, door, queues
+from app import webhooks
+from app.db import Database, bell, door, history
 from app.db import jobs as job_rows
-from app.db.jobs import JobRow
+from app.db.door import Once
+from app.db.history import JobRow
 from app.db.together import Writer
-from app.domain.catalog import Catalog, Model
+from app.domain.catalog import PILLOW, Catalog, Model
+from app.domain.job import TERMINAL, Status
 from app.domain.spec import ImageFormat, JobSpec, Operation, StoredImage
-from app.errors import DatabaseDown, FieldProblem, IdempotencyMismatch, InvalidFields, QueueFull, UnknownJob
-from app.log import get_logger
+from app.domain.transform import problems_with, result_format
+from app.errors import (
+    AlreadyEnded,
+    FieldProblem,
+    IdempotencyMismatch,
+    InvalidFields,
+    StillRunning,
+    UnknownJob,
+)
+from app.forecast import Forecast, Quotas
 from app.settings import Settings
 from app.storage import Storage, input_key
-
-log = get_logger(__name__)
+from app.vault import Vault
+from app.wish import Upload, Wish
 
 _SEEDS: Final = 2**32
 """Seeds are drawn below this, so that every JSON reader can hold them exactly."""
-_LOADS_KEPT: Final = 2.0
-"""Seconds for which the queues' loads are believed; counting them is linear in the backlog."""
-_USUAL_RUN: Final = 5.0
-"""Seconds a job is taken to run while a model has no history."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """An input image as it came in: public field name, whole file, and what its header says."""
-
-    field: str
-    data: bytes
-    header: imaging.Header
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a dialect understood of a request; None where the request named nothing.
-
-    `fields` maps the spec's names to the dialect's, so that an error names the field the caller wrote.
-    """
-
-    operation: Operation
-    model: str
-    prompt: str
-    negative_prompt: str | None = None
-    width: int | None = None
-    height: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    strength: float | None = None
-    seed: int | None = None
-    num_images: int | None = None
-    output_format: ImageFormat = ImageFormat.PNG
-    image: Upload | None = None
-    mask_image: Upload | None = None
-    fields: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Once:
-    """An Idempotency-Key: the first request with it makes the job, the others get that job.
-
-    Args:
-        endpoint: the operation it was sent to; the same key elsewhere is another key.
-        request_sha256: hash of everything that makes the request what it is.
-    """
-
-    endpoint: str
-    key: str
-    request_sha256: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +47,7 @@ class Accepted:
     """A job we promised to fulfil."""
 
     job_id: UUID
+    number: int | None
     output_prefix: UUID
     created_at: datetime
     estimated_completion: datetime
@@ -109,12 +68,13 @@ class Intake:
         doorbell: bell.Doorbell,
     ) -> None:
         self.catalog = catalog
+        self.forecast = Forecast(database)
         self._settings = settings
         self._database = database
         self._storage = storage
         self._doorbell = doorbell
-        self._quotas = _Quotas(database, catalog.queues(), settings.max_unfinished_jobs)
-        self._forecast = _Forecast(database)
+        self._vault = Vault(settings)
+        self._quotas = Quotas(database, catalog.queues(), settings.max_unfinished_jobs)
         self._writer = Writer(database)
 
     def submit(self, wish: Wish, *, account_id: UUID, dialect: str, once: Once | None = None) -> Accepted:
@@ -129,31 +89,152 @@ class Intake:
             DatabaseDown: the same, except when the answer to the commit got lost; an Idempotency-Key makes
                 repeating safe.
         """
-        model = self.catalog.find(wish.model)
-        width, height = _size(wish, model)
-        _check(wish, model, width=width, height=height)
-        if once is not None and (replay := self._first_use(once, account_id, model)) is not None:
+        plan = _plan_transform(wish) if wish.operation.transforms else self._plan_drawing(wish)
+        if once is not None and (replay := self._first_use(once, account_id, plan)) is not None:
             return replay
         self._quotas.take(account_id)
-        job_id = uuid7()
         inputs = self._store_inputs(wish, account_id=account_id)
-        spec = _complete(wish, model, width=width, height=height, inputs=inputs)
-        target = model.targets[0]
+        spec = plan.spec(wish, inputs)
+        terms = wish.terms
         row = door.NewJob(
-            id=job_id,
+            id=uuid7(),
             account_id=account_id,
             dialect=dialect,
-            provider=target.provider,
-            queue=target.queue,
-            spec=spec.model_dump_json(),
+            provider=plan.provider,
+            queue=plan.queue,
+            spec=spec.model_dump_json(exclude_none=True),
             operation=spec.operation,
-            model=model.id,
+            model=spec.model,
             output_prefix=uuid4(),
             max_attempts=self._settings.max_attempts,
-            inputs=[
-                _input_row(stored, role=role, upload=upload) for role, (stored, upload) in inputs.items()
-            ],
+            priority=terms.priority,
+            test=terms.test,
+            numbered=terms.numbered,
+            track_id=terms.track_id,
+            webhook_endpoint_id=self._endpoint_of(wish, account_id),
+            base_url=terms.base_url,
+            storage_target_id=terms.storage_target_id,
+            retain_seconds=None if terms.retain is None else int(terms.retain.total_seconds()),
+            persist=terms.persist,
+            access=terms.access,
+            name=terms.name,
+            echo=None if terms.echo is None else orjson.dumps(terms.echo).decode(),
+            inputs=[stored.row for stored in inputs.values()],
         )
+        return self._accept(row, once)
+
+    def find(self, job_id: UUID, *, account_id: UUID) -> JobRow:
+        """Give an account's job.
+
+        Raises:
+            UnknownJob: there is none, or it is somebody else's.
+        """
+        with self._database.autocommit() as tx:
+            row = history.find_job(tx, job_id, account_id=account_id)
+        if row is None:
+            raise UnknownJob
+        return row
+
+    def cancel(self, job_id: UUID, *, account_id: UUID) -> JobRow:
+        """End a queued job at once, or have a running one stop within a step; gives it as it stands then.
+
+        Raises:
+            UnknownJob: there is none, or it is somebody else's.
+            AlreadyEnded: it had ended before.
+        """
+        with self._database.autocommit() as tx:
+            status = job_rows.cancel(tx, job_id, account_id=account_id)
+        job = self.find(job_id, account_id=account_id)
+        if status is None and job.status is not Status.CANCELLED:
+            raise AlreadyEnded(f"This job has {job.status} already; only an unfinished one can be cancelled.")
+        self._doorbell.ring(bell.PROGRESS, bell.CANCELS)
+        return job
+
+    def retry(self, job_id: UUID, *, account_id: UUID, once: Once | None = None) -> Accepted:
+        """Write down a new job with the spec and the terms of one that has ended, seed and inputs included.
+
+        Raises:
+            UnknownJob: there is none, or it is somebody else's.
+            StillRunning: it has not ended.
+            InvalidFields: its input images were deleted meanwhile.
+            QueueFull, IdempotencyMismatch, StorageDown, DatabaseDown: see `submit`.
+        """
+        old = self.find(job_id, account_id=account_id)
+        if old.status not in TERMINAL:
+            raise StillRunning
+        if once is not None and (replay := self._first_use(once, account_id, old)) is not None:
+            return replay
+        self._quotas.take(account_id)
+        spec, inputs = self._copy_inputs(JobSpec.model_validate(old.spec), account_id=account_id)
+        row = door.NewJob(
+            id=uuid7(),
+            account_id=account_id,
+            dialect=old.dialect,
+            provider=old.provider,
+            queue=old.queue,
+            spec=spec.model_dump_json(exclude_none=True),
+            operation=old.operation,
+            model=old.model,
+            output_prefix=uuid4(),
+            max_attempts=self._settings.max_attempts,
+            priority=old.priority,
+            test=old.test,
+            numbered=old.number is not None,
+            track_id=old.track_id,
+            webhook_endpoint_id=old.webhook_endpoint_id,
+            base_url=old.base_url,
+            storage_target_id=old.storage_target_id,
+            retain_seconds=old.retain_seconds,
+            persist=old.persist,
+            access=old.access,
+            name=old.name,
+            echo=None if old.echo is None else orjson.dumps(old.echo).decode(),
+            retry_of=old.id,
+            inputs=inputs,
+        )
+        return self._accept(row, once)
+
+    def estimate(self, job: JobRow, *, ahead: int | None = None) -> datetime:
+        """Give when an unfinished job is likely to be done, from recent run times and the queue's load.
+
+        Args:
+            ahead: jobs that start before it; None takes the load of the whole queue, so that the estimate of
+                a job far ahead in it is too late.
+        """
+        now = datetime.now(UTC)
+        if job.started_at is not None and job.status is Status.PROCESSING:
+            return max(now, job.started_at + self.forecast.run(job.model))
+        return now + self.forecast.until_done(model=job.model, queue=job.queue, ahead=ahead)
+
+    def _plan_drawing(self, wish: Wish) -> "_Plan":
+        model = self.catalog.find(wish.model) if wish.model is not None else self.catalog.models[0]
+        width, height = _size(wish, model)
+        _check(wish, model, width=width, height=height)
+        return _Plan(
+            model=model.id,
+            provider=model.targets[0].provider,
+            queue=model.targets[0].queue,
+            chosen=_chosen(wish, model, width=width, height=height),
+        )
+
+    def _endpoint_of(self, wish: Wish, account_id: UUID) -> UUID | None:
+        hook = wish.terms.webhook
+        if hook is None:
+            return None
+        return webhooks.endpoint_of_request(
+            self._database, self._vault, account_id=account_id, url=hook.url, form=hook.form
+        )
+
+    def _first_use(self, once: Once, account_id: UUID, plan: "_Plan | JobRow") -> Accepted | None:
+        """The job this Idempotency-Key made before; a full account gets it too, and nothing is uploaded."""
+        with self._database.raw() as connection:
+            written = door.first_use(connection, account_id=account_id, endpoint=once.endpoint, key=once.key)
+        if written is None:
+            return None
+        until_done = self.forecast.until_done(model=plan.model, queue=plan.queue)
+        return _accepted(written, once, until_done=until_done, replayed=True)
+
+    def _accept(self, row: door.NewJob, once: Once | None) -> Accepted:
         try:
             accepted = self._write(row, once)
         except IdempotencyMismatch:
@@ -165,54 +246,16 @@ class Intake:
             self._doorbell.ring()
         return accepted
 
-    def find(self, job_id: UUID, *, account_id: UUID) -> JobRow:
-        """Give an account's job.
-
-        Raises:
-            UnknownJob: there is none, or it is somebody else's.
-        """
-        with self._database.autocommit() as tx:
-            row = job_rows.find_job(tx, job_id, account_id=account_id)
-        if row is None:
-            raise UnknownJob
-        return row
-
-    def estimate(self, job: JobRow) -> datetime:
-        """Give when an unfinished job is likely to be done, from recent run times and the queue's load.
-
-        The load is that of the whole queue, so the estimate of a job far ahead in it is too late.
-        """
-        now = datetime.now(UTC)
-        if job.started_at is not None:
-            return max(now, job.started_at + self._forecast.run(job.model))
-        return now + self._forecast.until_done(model=job.model, queue=job.queue)
-
-    def _first_use(self, once: Once, account_id: UUID, model: Model) -> Accepted | None:
-        """The job this Idempotency-Key made before; a full account gets it too, and nothing is uploaded."""
-        with self._database.raw() as connection:
-            written = door.first_use(connection, account_id=account_id, endpoint=once.endpoint, key=once.key)
-        if written is None:
-            return None
-        until_done = self._forecast.until_done(model=model.id, queue=model.targets[0].queue)
-        return _accepted(written, once, until_done=until_done, replayed=True)
-
     def _write(self, row: door.NewJob, once: Once | None) -> Accepted:
         # Before the commit: nothing that can be slow stands between it and the answer.
-        until_done = self._forecast.until_done(model=row.model, queue=row.queue)
+        until_done = self.forecast.until_done(model=row.model, queue=row.queue)
         if once is None and not row.inputs:
             written = self._writer.write(row)
         else:
             with self._database.raw() as connection:
-                if once is None:
-                    written = door.insert(connection, row)
-                else:
-                    written = door.insert_once(
-                        connection,
-                        row,
-                        endpoint=once.endpoint,
-                        key=once.key,
-                        request_sha256=once.request_sha256,
-                    )
+                written = (
+                    door.insert(connection, row) if once is None else door.insert_once(connection, row, once)
+                )
         return _accepted(written, once, until_done=until_done, replayed=written.id != row.id)
 
     def _forget(self, inputs: Sequence[dict[str, object]]) -> None:
@@ -220,26 +263,95 @@ class Intake:
         if inputs:
             self._storage.delete([str(row["key"]) for row in inputs])
 
-    def _store_inputs(self, wish: Wish, *, account_id: UUID) -> dict[str, tuple[StoredImage, Upload]]:
-        stored = {}
+    def _store_inputs(self, wish: Wish, *, account_id: UUID) -> dict[str, "_Input"]:
+        uploads: dict[str, Upload | None] = {"image": wish.image, "mask_image": wish.mask_image}
+        uploads |= {f"watermark_{number}": upload for number, upload in enumerate(wish.watermarks)}
         upload_id = uuid7()
-        for role, upload in (("image", wish.image), ("mask_image", wish.mask_image)):
-            if upload is None:
-                continue
-            sha256 = hashlib.sha256(upload.data).hexdigest()
-            header = upload.header
+        return {
+            role: self._store(upload, role=role, account_id=account_id, upload_id=upload_id)
+            for role, upload in uploads.items()
+            if upload is not None
+        }
+
+    def _store(self, upload: Upload, *, role: str, account_id: UUID, upload_id: UUID) -> "_Input":
+        sha256 = hashlib.sha256(upload.data).hexdigest()
+        key = input_key(
+            account_id,
+            datetime.now(UTC).date(),
+            upload_id=upload_id,
+            role=role,
+            sha256=sha256,
+            extension=upload.format.extension,
+        )
+        self._storage.put(key, upload.data, media_type=upload.format.media_type)
+        image = StoredImage(key=key, sha256=sha256, width=upload.header.width, height=upload.header.height)
+        return _Input(image=image, row={"key": key, "role": role, "sha256": sha256, "size": len(upload.data)})
+
+    def _copy_inputs(self, spec: JobSpec, *, account_id: UUID) -> tuple[JobSpec, list[dict[str, object]]]:
+        """Give the spec with inputs of its own, as those of the job before are purged with that job."""
+        rows: list[dict[str, object]] = []
+        upload_id = uuid7()
+
+        def copied(image: StoredImage | None, role: str) -> StoredImage | None:
+            if image is None:
+                return None
+            data = self._storage.get_verified(image.key, sha256=image.sha256)
+            name = image.key.rsplit(".", 1)[-1]
             key = input_key(
                 account_id,
                 datetime.now(UTC).date(),
                 upload_id=upload_id,
                 role=role,
-                sha256=sha256,
-                extension=header.format.lower(),
+                sha256=image.sha256,
+                extension=name,
             )
-            self._storage.put(key, upload.data, media_type=f"image/{header.format.lower()}")
-            image = StoredImage(key=key, sha256=sha256, width=header.width, height=header.height)
-            stored[role] = (image, upload)
-        return stored
+            self._storage.put(key, data, media_type=f"image/{'jpeg' if name == 'jpg' else name}")
+            rows.append({"key": key, "role": role, "sha256": image.sha256, "size": len(data)})
+            return image.model_copy(update={"key": key})
+
+        changes = {
+            "image": copied(spec.image, "image"),
+            "mask_image": copied(spec.mask_image, "mask_image"),
+            "watermarks": tuple(
+                copied(each, f"watermark_{number}") for number, each in enumerate(spec.watermarks)
+            ),
+        }
+        return spec.model_copy(update=changes), rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """An input image in the store; `row` is its line of table inputs."""
+
+    image: StoredImage
+    row: dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Who does it, and the members of the spec that follow from the model and not from the request alone."""
+
+    model: str
+    provider: str
+    queue: str
+    chosen: Mapping[str, Any]
+
+    def spec(self, wish: Wish, inputs: Mapping[str, _Input]) -> JobSpec:
+        images = {role: stored.image for role, stored in inputs.items()}
+        return JobSpec(
+            operation=wish.operation,
+            model=self.model,
+            prompt=wish.prompt,
+            negative_prompt=wish.negative_prompt or "",
+            image=images.get("image"),
+            mask_image=images.get("mask_image"),
+            watermarks=tuple(image for role, image in images.items() if role.startswith("watermark_")),
+            quality=wish.quality,
+            safety_checker=wish.safety_checker,
+            safety_checker_type=wish.safety_checker_type,
+            test=wish.terms.test,
+            **self.chosen,
+        )
 
 
 def _accepted(written: door.Written, once: Once | None, *, until_done: timedelta, replayed: bool) -> Accepted:
@@ -247,6 +359,7 @@ def _accepted(written: door.Written, once: Once | None, *, until_done: timedelta
         raise IdempotencyMismatch
     return Accepted(
         job_id=written.id,
+        number=written.number,
         output_prefix=written.output_prefix,
         created_at=written.created_at,
         estimated_completion=written.created_at + until_done,
@@ -258,7 +371,7 @@ def _size(wish: Wish, model: Model) -> tuple[int, int]:
     """The size asked for; else the input image's as far as the model can; else the model's preferred one."""
     width, height = model.width, model.height
     if wish.image is not None:
-        width, height = model.size.fit(*wish.image.header.upright_size)
+        width, height = model.size.fit(*wish.image.size)
     return wish.width or width, wish.height or height
 
 
@@ -266,21 +379,18 @@ def _check(wish: Wish, model: Model, *, width: int, height: int) -> None:
     problems = model.problems_with(
         operation=wish.operation, width=width, height=height, num_images=wish.num_images or 1
     )
+    _refuse(wish, problems)
+
+
+def _refuse(wish: Wish, problems: Sequence[FieldProblem]) -> None:
     if problems:
         raise InvalidFields(
             *(FieldProblem(field=wish.fields.get(p.field, p.field), message=p.message) for p in problems)
         )
 
 
-def _complete(
-    wish: Wish,
-    model: Model,
-    *,
-    width: int,
-    height: int,
-    inputs: Mapping[str, tuple[StoredImage, Upload]],
-) -> JobSpec:
-    """The spec with the model's defaults and a seed filled in, so that every attempt draws the same."""
+def _chosen(wish: Wish, model: Model, *, width: int, height: int) -> dict[str, Any]:
+    """The model's defaults and a seed where the request named none, so that every attempt draws the same."""
     named: dict[str, Any] = {
         "num_inference_steps": wish.num_inference_steps,
         "guidance_scale": wish.guidance_scale,
@@ -289,90 +399,32 @@ def _complete(
     chosen = {**model.defaults.model_dump(), **{k: v for k, v in named.items() if v is not None}}
     if wish.operation is Operation.TEXT_TO_IMAGE:
         chosen["strength"] = 1.0
-    return JobSpec(
-        operation=wish.operation,
-        model=model.id,
-        prompt=wish.prompt,
-        negative_prompt=wish.negative_prompt or "",
-        width=width,
-        height=height,
-        seed=secrets.randbelow(_SEEDS) if wish.seed is None else wish.seed,
-        num_images=wish.num_images or 1,
-        output_format=wish.output_format,
-        image=inputs["image"][0] if "image" in inputs else None,
-        mask_image=inputs["mask_image"][0] if "mask_image" in inputs else None,
+    return {
         **chosen,
+        "width": width,
+        "height": height,
+        "seed": secrets.randbelow(_SEEDS) if wish.seed is None else wish.seed,
+        "num_images": wish.num_images or 1,
+        "output_format": wish.output_format or ImageFormat.PNG,
+    }
+
+
+def _plan_transform(wish: Wish) -> _Plan:
+    transform, image = wish.transform, wish.image
+    assert transform is not None
+    if image is None:
+        raise InvalidFields(FieldProblem(field=wish.fields.get("image", "image"), message="is required"))
+    width, height = image.size
+    _refuse(wish, problems_with(transform, width, height, image.format))
+    return _Plan(
+        model=PILLOW.model,
+        provider=PILLOW.provider,
+        queue=PILLOW.queue,
+        chosen={
+            "transform": transform,
+            "width": width,
+            "height": height,
+            "seed": 0,
+            "output_format": wish.output_format or result_format(transform, image.format),
+        },
     )
-
-
-def _input_row(stored: StoredImage, *, role: str, upload: Upload) -> dict[str, object]:
-    return {"key": stored.key, "role": role, "sha256": stored.sha256, "size": len(upload.data)}
-
-
-class _Quotas:
-    """Unfinished jobs per account: counted at most once a second, in between added up.
-
-    Several web processes may together overshoot by what they accept in a second, and never by more.
-    """
-
-    def __init__(self, database: Database, queues: Sequence[str], limit: int) -> None:
-        self._database = database
-        self._queues = queues
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._counts: dict[UUID, tuple[float, int]] = {}
-
-    def take(self, account_id: UUID) -> None:
-        now = time.monotonic()
-        with self._lock:
-            until, count = self._counts.get(account_id, (0.0, 0))
-            if is_old := until < now:
-                # One thread counts, the others go on with the number there is.
-                until = now + 1.0
-                self._counts[account_id] = (until, count)
-        if is_old:
-            with self._database.autocommit() as tx:
-                count = door.count_unfinished(tx, account_id, queues=self._queues, up_to=self._limit)
-        if count >= self._limit:
-            raise QueueFull(
-                f"This account has {self._limit:,} unfinished jobs, the most allowed; wait for some to end.",
-                retry_after=timedelta(seconds=5),
-            )
-        with self._lock:
-            self._counts[account_id] = (until, count + 1)
-
-
-class _Forecast:
-    """When a job submitted now is likely to be done; from numbers at most two seconds old."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._until = 0.0
-        self._loads: dict[str, queues.QueueLoad] = {}
-        self._seconds: dict[str, float] = {}
-
-    def until_done(self, *, model: str, queue: str) -> timedelta:
-        run = self.run(model)
-        load = self._loads.get(queue)
-        waiting = load.queued + load.processing if load else 0
-        slots = max(1, load.slots if load else 0)
-        return run * (1 + waiting // slots)
-
-    def run(self, model: str) -> timedelta:
-        self._refresh()
-        return timedelta(seconds=self._seconds.get(model, _USUAL_RUN))
-
-    def _refresh(self) -> None:
-        # One thread counts; the others go on with the numbers there are.
-        if time.monotonic() < self._until or not self._lock.acquire(blocking=False):
-            return
-        try:
-            self._until = time.monotonic() + _LOADS_KEPT
-            with self._database.autocommit() as tx:
-                self._loads, self._seconds = queues.loads(tx), queues.run_seconds(tx)
-        except DatabaseDown:
-            # A forecast is no reason to refuse a job, least of all one that was just committed.
-            log.warning("forecast_is_old")
-        finally:
-            self._lock.release()

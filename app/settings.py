@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SetupError
 
@@ -28,6 +28,14 @@ def _as_duration(value: object) -> object:
     return value
 
 
+def _as_entries(value: object) -> object:
+    """Take "a, b" for the two entries a and b, which pydantic-settings by itself would read as JSON."""
+    if isinstance(value, str):
+        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+    return value
+
+
+Entries = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_entries)]
 Seconds = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_as_duration)]
 PositiveSeconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_as_duration)]
 _SLOWEST_HEARTBEAT = timedelta(seconds=10)
@@ -60,6 +68,12 @@ class Settings(BaseSettings):
         description="At least 32 random characters; keys the digests of stored API keys", min_length=32
     )
 
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="Fernet keys for stored secrets, newest first, comma-separated; default: one derived "
+        "from DARKROOM_SECRET_KEY",
+    )
+
     state: Path = Field(DEFAULT_STATE, description="Folder for what a process keeps between two starts")
 
     # Web
@@ -85,6 +99,80 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Queued and running jobs per account before submits answer 429"
     )
 
+    max_waits: int | None = Field(
+        None,
+        ge=1,
+        description="Requests of a web process that may wait for a job or hold an event stream at a time; "
+        "default: three quarters of its threads",
+    )
+    sync_wait: Seconds = Field(
+        timedelta(seconds=25),
+        description="How long a ModelsLab request waits for its images before it answers `processing`",
+    )
+    longest_wait: PositiveSeconds = Field(
+        timedelta(seconds=55),
+        description="Longest that any request waits for a job: OpenAI's, IMG Processing's, `?wait=`",
+    )
+
+    # Dialects
+    modelslab_model: str | None = Field(
+        None,
+        description="Model of ModelsLab's realtime API, which names none; default: the first one",
+    )
+    modelslab_always_200: bool = Field(
+        False,
+        description="Answer every ModelsLab error with HTTP 200 and `status: error`, as some clients expect",
+    )
+    modelslab_inline_base64: bool = Field(
+        False,
+        description="With `base64: true`, put the text itself into ModelsLab's `output`, not links to it",
+    )
+    adult_styles: bool = Field(
+        False,
+        description="Whether ModelsLab's adult `enhance_style` names are allowed",
+    )
+    openai_model: str | None = Field(
+        None, description="Model of OpenAI requests that name none; default: the first one"
+    )
+    library_retention: PositiveSeconds | None = Field(
+        None,
+        description="How long unpublished IMG Processing images of live keys stay; default: until deleted",
+    )
+    test_retention: PositiveSeconds = Field(
+        timedelta(days=90), description="How long images made with an IMG Processing test key stay"
+    )
+    safety_url: str | None = Field(
+        None,
+        description="HTTP service that looks at images for jobs that ask for a safety check; default: none, "
+        "and then no image is called checked",
+    )
+    max_retention: PositiveSeconds = Field(
+        timedelta(days=365), description="Longest `retain_seconds` a request may name"
+    )
+
+    # Customers' addresses
+    fetch_allow: Entries = Field(
+        (),
+        description="What customers' image URLs may reach beside public hosts on ports 80 and 443: networks, "
+        "addresses, hosts and suffixes, each with an optional port, comma-separated: `10.0.0.0/8`, "
+        "`127.0.0.1`, `hooks.internal:8080`, `.svc.cluster.local`; `*:8443` opens a port of public hosts",
+    )
+    webhook_allow: Entries = Field(
+        (), description="The same for customers' webhooks, of which many are internal: `.svc.cluster.local`"
+    )
+    bucket_allow: Entries = Field(
+        (), description="The same for the S3 endpoints of customers' own buckets: `minio.internal:9000`"
+    )
+    fetch_max_bytes: int = Field(
+        20 * 1024 * 1024, ge=1024, description="Largest file fetched from a customer's URL, bytes"
+    )
+    fetch_timeout: PositiveSeconds = Field(
+        timedelta(seconds=20), description="Longest that fetching a customer's URL takes, redirects included"
+    )
+    webhook_timeout: PositiveSeconds = Field(
+        timedelta(seconds=15), description="How long a webhook's receiver may take to answer"
+    )
+
     # Jobs
     models_file: Path | None = Field(None, description="Catalogue to use instead of the built-in models.yaml")
     lease: PositiveSeconds = Field(
@@ -108,6 +196,9 @@ class Settings(BaseSettings):
     # Relay
     relay_poll: PositiveSeconds = Field(
         timedelta(seconds=1), description="How long relay sleeps when nobody rings"
+    )
+    progress_every: PositiveSeconds = Field(
+        timedelta(seconds=1), description="How often a worker writes down the progress of its jobs"
     )
     relay_batch: int = Field(100, ge=1, le=1000, description="Jobs released per queue in one statement")
     redispatch_after: PositiveSeconds = Field(
@@ -185,7 +276,7 @@ def as_markdown() -> str:
 
 
 def _shown(default: object) -> str:
-    if default is None:
+    if default is None or default == ():
         return "none"
     if isinstance(default, timedelta):
         return f"{default.total_seconds():g} s"

@@ -7,14 +7,27 @@ import atexit
 import math
 import secrets
 from datetime import timedelta
+from types import ModuleType
 from typing import Final
 
 from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app import log
-from app.api import docs, health, http, outputs, realm
+from app import log, safe_http
+from app.api import (
+    docs,
+    health,
+    http,
+    imgprocessing,
+    jobs,
+    models,
+    modelslab,
+    openai,
+    outputs,
+    realm,
+    webhooks,
+)
 from app.api.ratelimit import Bodies, RateLimit, Streams
 from app.api.services import Services
 from app.auth import KeyRing
@@ -24,10 +37,16 @@ from app.errors import DarkroomError, RateLimited, RequestError, Unauthenticated
 from app.intake import Intake
 from app.process import die_with_parent
 from app.settings import Settings, load
+from app.sources import Sources
 from app.storage import open_store
+from app.vault import Vault
+from app.waits import Waits
 
 _POOL: Final = 8
 """Connections to Postgres per process: inserts stop getting faster at about four in flight."""
+_DIALECTS: Final = (openai, imgprocessing, modelslab, realm)
+"""Whose shape an error has is decided by its address; the first that owns it counts."""
+_ROOMS: Final = (realm, models, imgprocessing, modelslab, openai, jobs, outputs, webhooks, health, docs)
 _AWAY: Final = timedelta(seconds=5)
 """When to try again while a part of ours is away and nobody knows for how long."""
 
@@ -39,6 +58,25 @@ def create_app(settings: Settings) -> Flask:
 
     Raises:
         SetupError: the catalogue cannot be read.
+    """
+    services, doorbell = assemble(settings)
+    listener = bell.Listener(
+        services.database, {bell.KEYS: services.keys.forget, bell.PROGRESS: services.waits.ring}
+    )
+    threads = (listener, doorbell, services.waits)
+    for thread in threads:
+        thread.start()
+    flask = build(services)
+    flask.extensions["darkroom"] = services
+    flask.extensions["darkroom.threads"] = threads
+    return flask
+
+
+def assemble(settings: Settings) -> tuple[Services, bell.Doorbell]:
+    """Give all parts of a web process; nothing is started, nothing connects.
+
+    Raises:
+        SetupError: the catalogue cannot be read, or a setting is malformed.
     """
     database = connect(settings, pool_size=_POOL, application_name="darkroom web")
     storage = open_store(settings)
@@ -58,14 +96,13 @@ def create_app(settings: Settings) -> Flask:
         rate_limit=RateLimit(settings.rate_limit_per_minute),
         bodies=Bodies(settings.web_threads // 2),
         streams=Streams(settings.web_threads // 2),
+        waits=Waits(database, most=settings.max_waits or max(1, settings.web_threads * 3 // 4)),
+        sources=Sources(settings, database=database, storage=storage, guard=safe_http.for_fetch(settings)),
+        vault=Vault(settings),
+        webhook_guard=safe_http.for_webhooks(settings),
+        bucket_guard=safe_http.for_buckets(settings),
     )
-    listener = bell.Listener(database, {bell.KEYS: services.keys.forget})
-    doorbell.start()
-    listener.start()
-    flask = _flask(services)
-    flask.extensions["darkroom"] = services
-    flask.extensions["darkroom.threads"] = (listener, doorbell)
-    return flask
+    return services, doorbell
 
 
 def close(flask: Flask) -> None:
@@ -85,7 +122,8 @@ def from_environment() -> Flask:
     return flask
 
 
-def _flask(services: Services) -> Flask:
+def build(services: Services) -> Flask:
+    """Give the application around a web process's parts, which the caller starts."""
     flask = Flask("darkroom", static_folder=None)
     # Every endpoint that reads a body sets its own, larger limit.
     flask.config["MAX_CONTENT_LENGTH"] = 64 * 1024
@@ -100,13 +138,11 @@ def _flask(services: Services) -> Flask:
     @flask.before_request
     def enter() -> None:
         # No blueprint is asked where no endpoint was found; a dialect's callers are counted there too.
-        if request.routing_exception is not None and _is_realm():
+        if request.routing_exception is not None and _shape() is realm:
             services.enter(bearer=False)
 
-    flask.register_blueprint(realm.blueprint(services))
-    flask.register_blueprint(outputs.blueprint(services))
-    flask.register_blueprint(health.blueprint(services))
-    flask.register_blueprint(docs.blueprint(services))
+    for room in _ROOMS:
+        flask.register_blueprint(room.blueprint(services))
     flask.register_error_handler(DarkroomError, _present)
     flask.register_error_handler(HTTPException, _present_http)
     flask.register_error_handler(Exception, _present_unknown)
@@ -114,7 +150,7 @@ def _flask(services: Services) -> Flask:
     @flask.after_request
     def finish(answer: Response) -> Response:
         answer.headers["X-Request-Id"] = g.request_id
-        if _is_realm() or "standing" in g:
+        if _shape() is realm or "standing" in g:
             services.rate_limit.write_headers(answer)
         return answer
 
@@ -127,8 +163,11 @@ def _name_request() -> None:
     bind_contextvars(request_id=g.request_id)
 
 
-def _is_realm() -> bool:
-    return any(request.path == prefix or request.path.startswith(f"{prefix}/") for prefix in realm.PREFIXES)
+def _shape() -> ModuleType:
+    """The dialect that has the address asked, or whoever shows our own endpoints' errors."""
+    if request.path == "/v1/models" or request.path.startswith("/v1/models/"):
+        return openai if models.asks_openai() else realm
+    return next((dialect for dialect in _DIALECTS if dialect.owns(request.path)), outputs)
 
 
 def _present(error: DarkroomError) -> Response:
@@ -143,12 +182,15 @@ def _present(error: DarkroomError) -> Response:
         logger.warning("rate_limited", path=request.path)
     answer = _shown(error)
     if isinstance(error, Unauthenticated):
-        answer.headers["WWW-Authenticate"] = 'ApiKey realm="darkroom", header="X-API-Key"'
+        bearer = 'Bearer realm="darkroom"'
+        answer.headers["WWW-Authenticate"] = (
+            bearer if _shape() is openai else 'ApiKey realm="darkroom", header="X-API-Key"'
+        )
     return answer
 
 
 def _shown(error: DarkroomError) -> Response:
-    answer = realm.present_error(error) if _is_realm() else outputs.present_error(error)
+    answer: Response = _shape().present_error(error)
     wait = error.retry_after or (_AWAY if isinstance(error, Unavailable) else None)
     if wait is not None:
         answer.headers["Retry-After"] = str(math.ceil(wait.total_seconds()))

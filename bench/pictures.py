@@ -122,7 +122,14 @@ def measure_finisher(run: Run) -> list[Table]:
 def _runner(house: House, provider: Timed) -> Iterator[Runner]:
     database = connect(house.settings, pool_size=6, application_name="darkroom bench")
     doorbell = bell.Doorbell(database)
-    leases = Leases(house.settings, database, queues=["bench"], slots=_SLOTS, is_draining=lambda: False)
+    leases = Leases(
+        house.settings,
+        database,
+        queues=["bench"],
+        slots=_SLOTS,
+        is_draining=lambda: False,
+        doorbell=doorbell,
+    )
     runner = Runner(
         house.settings,
         database=database,

@@ -90,7 +90,12 @@ class WorkerProcess:
         self.storage = open_store(settings)
         self._doorbell = bell.Doorbell(self.database)
         self._leases = Leases(
-            settings, self.database, queues=queues, slots=slots, is_draining=_drain_flag_is_up
+            settings,
+            self.database,
+            queues=queues,
+            slots=slots,
+            is_draining=_drain_flag_is_up,
+            doorbell=self._doorbell,
         )
         self.runner = Runner(
             settings,

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from app import __version__
-from app.db import Database, jobs, workers
+from app.db import Database, bell, jobs, workers
 from app.db.jobs import Beat, Claim
 from app.domain.job import Reason, Status
 from app.errors import AttemptEnded, CancelRequested, DatabaseDown, DeadlineExceeded, Draining, Lost
@@ -42,6 +42,9 @@ class Held:
 
     claim: Claim
     share: float = 0.0
+    stage: str | None = None
+    step: int | None = None
+    steps: int | None = None
     ended: AttemptEnded | None = None
     overdue_since: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -56,8 +59,28 @@ class Held:
             raise self.ended
 
     def progress(self, share: float) -> None:
-        """Note the finished share, 0 to 1; written with the next heartbeat."""
+        """Note the finished share, 0 to 1; written within `progress_every`."""
         self.share = min(1.0, max(0.0, share))
+
+    def at_step(self, step: int, steps: int) -> None:
+        """Note the step that is done, of how many over all images; written within `progress_every`."""
+        self.step, self.steps = step, steps
+
+    def at(self, stage: str) -> None:
+        """Note what the attempt is at: loading, generating or storing."""
+        self.stage = stage
+
+    @property
+    def row(self) -> jobs.Held:
+        """The job as a heartbeat writes it."""
+        return jobs.Held(
+            job_id=self.claim.job_id,
+            attempt=self.claim.attempt,
+            progress=self.share,
+            stage=self.stage,
+            step=self.step,
+            steps=self.steps,
+        )
 
     def end(self, why: AttemptEnded) -> None:
         """Make `check` raise `why` from now on; the first reason stays."""
@@ -82,8 +105,12 @@ class Leases:
         queues: Sequence[str],
         slots: int,
         is_draining: Callable[[], bool],
+        doorbell: bell.Doorbell,
     ) -> None:
         self.worker = worker_name()
+        self._doorbell = doorbell
+        self._written: list[jobs.Held] = []
+        self._next_write = 0.0
         self._settings = settings
         self._database = database
         self._queues = queues
@@ -139,7 +166,8 @@ class Leases:
                 os._exit(_EXIT_BROKEN)
 
     def _run(self) -> None:
-        next_beat = 0.0
+        next_beat, rung = 0.0, False
+        ear = _Ear(self._database, self._stop)
         while not self._stop.is_set():
             now = time.monotonic()
             try:
@@ -147,10 +175,13 @@ class Leases:
                 if now >= next_beat:
                     self._beat()
                     next_beat = now + self._settings.heartbeat.total_seconds()
+                elif rung or now >= self._next_write:
+                    self._write_progress(now, anyway=rung)
             except DatabaseDown as error:
                 log.warning("heartbeat_lost", error=error.code)
             self._end_process_if_stuck(now)
-            self._stop.wait(_TICK)
+            rung = ear.wait(_TICK)
+        ear.close()
 
     def _beat(self) -> None:
         held = self._snapshot()
@@ -165,15 +196,26 @@ class Leases:
                 version=__version__,
                 draining=self.draining,
             )
-            if not held:
-                return
-            renewed = jobs.heartbeat(
-                tx,
-                [(h.claim.job_id, h.claim.attempt, h.share) for h in held],
-                lease=self._settings.lease,
-            )
+        self._renew(held)
+
+    def _write_progress(self, now: float, *, anyway: bool) -> None:
+        """Write down how far the jobs are, if that is news or if somebody asked to cancel one of them."""
+        self._next_write = now + self._settings.progress_every.total_seconds()
+        held = self._snapshot()
+        if held and (anyway or [one.row for one in held] != self._written):
+            self._renew(held)
+
+    def _renew(self, held: Sequence[Held]) -> None:
+        if not held:
+            return
+        rows = [one.row for one in held]
+        with self._database.autocommit() as tx:
+            renewed = jobs.heartbeat(tx, rows, lease=self._settings.lease)
         for one in held:
             self._judge(one, renewed.get(one.claim.job_id))
+        if rows != self._written:
+            self._written = rows
+            self._doorbell.ring(bell.PROGRESS)
 
     def _judge(self, held: Held, beat: Beat | None) -> None:
         if beat is None:
@@ -220,6 +262,34 @@ class Leases:
     def _snapshot(self) -> list[Held]:
         with self._lock:
             return list(self._held)
+
+
+class _Ear:
+    """Hears CANCELS on a connection of its own; while Postgres is away it just waits."""
+
+    def __init__(self, database: Database, stop: threading.Event) -> None:
+        self._database = database
+        self._stop = stop
+        self._calls: bell.wake_up_calls | None = None
+
+    def wait(self, seconds: float) -> bool:
+        """Give whether somebody rang within so many seconds; returns at once when somebody does."""
+        try:
+            if self._calls is None:
+                calls = bell.wake_up_calls(self._database, bell.CANCELS)
+                self._wait = calls.__enter__()
+                self._calls = calls
+            return bool(self._wait(timedelta(seconds=seconds)))
+        except DatabaseDown:
+            self.close()
+            self._stop.wait(seconds)
+            return False
+
+    def close(self) -> None:
+        """Close the connection; the next `wait` opens a new one."""
+        if self._calls is not None:
+            self._calls.__exit__()
+            self._calls = None
 
 
 def wait_between(failures: int) -> timedelta:

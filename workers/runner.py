@@ -18,13 +18,14 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
+from PIL import Image
 from uuid_utils.compat import uuid7
 
 from app import __version__, imaging
 from app.db import Database, bell, jobs
 from app.db.jobs import Claim
 from app.domain.job import Reason, Status, is_charged, may_retry, retry_delay
-from app.domain.spec import JobSpec
+from app.domain.spec import JobSpec, StoredImage
 from app.errors import (
     AttemptEnded,
     CancelRequested,
@@ -36,6 +37,7 @@ from app.errors import (
 from app.log import get_logger
 from app.settings import Settings
 from app.storage import Storage, output_key
+from workers import safety
 from workers.leases import Held, Leases, wait_between
 from workers.providers.base import Attempt, Inputs, Picture, Provider
 
@@ -98,6 +100,7 @@ class Runner:
         self._providers = providers
         self._leases = leases
         self._doorbell = doorbell
+        self._checker = safety.open_checker(settings)
         self._finishers = ThreadPoolExecutor(_FINISHERS, thread_name_prefix="finisher")
 
     def run(self, job_id: UUID) -> Kind | None:
@@ -130,13 +133,14 @@ class Runner:
 
     def _run_claimed(self, claim: Claim) -> Kind:
         held = self._leases.hold(claim)
+        self._doorbell.ring(bell.PROGRESS)
         started = time.monotonic()
         try:
             outcome = self._attempt(claim, held)
             settled = self._settle(claim, outcome)
         finally:
             self._leases.drop(held)
-            self._doorbell.ring()
+            self._doorbell.ring(bell.JOBS, bell.PROGRESS)
         log.info("attempt_ended", kind=settled.value, seconds=round(time.monotonic() - started, 3))
         return settled
 
@@ -170,15 +174,25 @@ class Runner:
     def _read_inputs(self, spec: JobSpec) -> Inputs:
         if spec.image is None:
             return Inputs()
+        if spec.transform is not None:
+            return Inputs(
+                image=self._read(spec.image, field="image", keep_alpha=True),
+                watermarks=tuple(
+                    self._read(each, field="watermarks", keep_alpha=True) for each in spec.watermarks
+                ),
+            )
         size = {"width": spec.width, "height": spec.height}
-        data = self._storage.get_verified(spec.image.key, sha256=spec.image.sha256)
-        original = imaging.decode(data, field="image")
+        original = self._read(spec.image, field="image")
         image = imaging.prepare_image(original, **size)
         if spec.mask_image is None:
             return Inputs(image=image)
-        data = self._storage.get_verified(spec.mask_image.key, sha256=spec.mask_image.sha256)
-        mask = imaging.prepare_mask(imaging.decode(data, field="mask"), image_size=original.size, **size)
+        decoded = self._read(spec.mask_image, field="mask")
+        mask = imaging.prepare_mask(decoded, image_size=original.size, **size)
         return Inputs(image=image, mask_image=mask)
+
+    def _read(self, stored: StoredImage, *, field: str, keep_alpha: bool = False) -> Image.Image:
+        data = self._storage.get_verified(stored.key, sha256=stored.sha256)
+        return imaging.decode(data, field=field, keep_alpha=keep_alpha)
 
     def _draw(
         self,
@@ -192,13 +206,19 @@ class Runner:
     ) -> None:
         """Draw every image, encoding and uploading each beside the next; appends what is stored, in order."""
         provider = self._providers(claim.provider)
-        pictures = provider.generate(spec, inputs, Attempt(check=held.check, progress=held.progress))
+        held.at("generating")
+        pictures = provider.generate(
+            spec,
+            inputs,
+            Attempt(check=held.check, progress=held.progress, step=held.at_step, stage=held.at),
+        )
         waiting: deque[Future[Stored]] = deque()
         try:
             for index, picture in enumerate(watch.each("generate", pictures)):
                 waiting.append(self._finishers.submit(self._finish, claim, spec, index, picture))
                 if len(waiting) > _WAITING:
                     into.append(watch.time("finish", waiting.popleft().result))
+            held.at("storing")
             while waiting:
                 into.append(watch.time("finish", waiting.popleft().result))
         finally:
@@ -206,7 +226,12 @@ class Runner:
             into.extend(_ended_well(waiting))
 
     def _finish(self, claim: Claim, spec: JobSpec, index: int, picture: Picture) -> Stored:
-        data = imaging.encode(picture.image, spec.output_format, metadata=_metadata(claim, spec, picture))
+        image, flagged = self._checked(picture.image, spec)
+        if spec.test:
+            image = imaging.stamped(image)
+        data = imaging.encode(
+            image, spec.output_format, metadata=_metadata(claim, spec, picture), quality=spec.quality
+        )
         sha256 = hashlib.sha256(data).hexdigest()
         key = output_key(
             claim.account_id,
@@ -228,8 +253,17 @@ class Runner:
             "height": picture.image.height,
             "format": spec.output_format.value,
             "seed": picture.seed,
+            "flagged": flagged,
         }
         return Stored(row=row, key=key)
+
+    def _checked(self, image: Image.Image, spec: JobSpec) -> tuple[Image.Image, bool | None]:
+        """Give the image, or a blank one in its place, and what the checker found: None if nobody looked."""
+        if not spec.safety_checker or self._checker is None:
+            return image, None
+        if not self._checker.flagged(image):
+            return image, False
+        return imaging.censored(image, spec.safety_checker_type), True
 
     def _settle(self, claim: Claim, outcome: Outcome) -> Kind:
         settled: bool | None
@@ -352,6 +386,8 @@ def _ended_well(waiting: deque[Future[Stored]]) -> Iterator[Stored]:
 
 def _metadata(claim: Claim, spec: JobSpec, picture: Picture) -> dict[str, str]:
     """What is written into the image file beside its pixels; no ids of ours, as customers pass files on."""
+    if spec.transform is not None:
+        return {"Software": f"Darkroom {__version__}", **picture.notes}
     told = {
         "Software": f"Darkroom {__version__}",
         "prompt": spec.prompt,

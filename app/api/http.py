@@ -14,8 +14,8 @@ from flask import Request, Response, g, request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 from werkzeug import exceptions as http
 
-from app.auth import KeyRing
 from app.db.accounts import KeyHolder
+from app.db.door import Once
 from app.errors import (
     BodyTooLarge,
     DarkroomError,
@@ -27,7 +27,7 @@ from app.errors import (
     RequestError,
     UnsupportedMedia,
 )
-from app.intake import Once
+from app.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -290,23 +290,25 @@ def read_once(incoming: Request, *, endpoint: str, parts: Sequence[bytes]) -> On
     return Once(endpoint=endpoint, key=key, request_sha256=content.digest())
 
 
-def authenticate(keys: KeyRing, *, bearer: bool) -> KeyHolder:
-    """Name the caller by the X-API-Key header, or also by `Authorization: Bearer` where `bearer` is set.
-
-    Raises:
-        Unauthenticated, AccountDisabled: see `KeyRing.holder`.
-    """
+def header_key(*, bearer: bool) -> str | None:
+    """Give the API key of the X-API-Key header, or also of `Authorization: Bearer` where `bearer` is set."""
     key = request.headers.get("X-API-Key")
     if key is None and bearer:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else None
-    holder = keys.holder(key)
-    g.holder = holder
-    return holder
+    return key
+
+
+def base_url(settings: Settings) -> str:
+    """Give the base URL that customers use, without a slash at its end: the setting, else the request's host.
+
+    Empty where the request named no host that can be.
+    """
+    return (settings.public_url or (request.host_url if request.host else "")).rstrip("/")
 
 
 def caller() -> KeyHolder:
-    """Give whoever `authenticate` named in this request."""
+    """Give whoever `Services.enter` named in this request."""
     holder = g.holder
     assert isinstance(holder, KeyHolder)
     return holder

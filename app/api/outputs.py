@@ -19,7 +19,7 @@ from app.api import http
 from app.api.operations import Operation, PathPart
 from app.api.services import SHORT_LINK, Services
 from app.db import outputs as rows
-from app.db.jobs import OutputRow
+from app.db.history import JobRow, OutputRow
 from app.domain.spec import ImageFormat
 from app.errors import (
     DarkroomError,
@@ -33,7 +33,7 @@ from app.settings import Settings
 from app.storage import ObjectStream
 
 PREFIXES: Final = ("/outputs", "/v1/outputs")
-_NAME: Final = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]?)\.(png|jpg)")
+_NAME: Final = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]?)\.(png|jpg|webp)")
 _IMAGE_ID: Final = re.compile(r"img_([0-9a-f]{32})")
 _RANGE: Final = re.compile(r"bytes\s*=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 """One range; 18 digits are more bytes than any store holds."""
@@ -74,10 +74,15 @@ class ErrorShown(BaseModel):
     error: ErrorBody
 
 
-def output_url(row: OutputRow, prefix: UUID, settings: Settings) -> str:
-    """Give the stable public URL of an output; without the host where the request named none that can be."""
-    base = settings.public_url or (request.host_url if request.host else "")
-    return f"{base.rstrip('/')}/outputs/{prefix.hex}-{row.index}.{ImageFormat(row.format).extension}"
+def output_url(row: OutputRow, job: JobRow, settings: Settings) -> str:
+    """Give where an output is to be had: in its customer's bucket once it is there, else at our stable URL.
+
+    Without the host where the request named none that can be.
+    """
+    if row.copy_url is not None:
+        return row.copy_url
+    name = f"{job.output_prefix.hex}-{row.index}.{ImageFormat(row.format).extension}"
+    return f"{http.base_url(settings)}/outputs/{name}"
 
 
 def present_error(error: DarkroomError) -> Response:

@@ -34,14 +34,15 @@ from app.api.realm_models import (
 )
 from app.api.services import Services
 from app.db import outputs as output_rows
-from app.db.jobs import JobRow, OutputRow
+from app.db.door import Once
+from app.db.history import JobRow, OutputRow
 from app.domain.catalog import Model
 from app.domain.job import Status
 from app.domain.spec import Operation
 from app.errors import DarkroomError, FieldProblem, InvalidFields, UnknownJob
-from app.intake import Accepted, Once, Upload, Wish
+from app.intake import Accepted
+from app.wish import Terms, Upload, Wish
 
-PREFIXES: Final = ("/v1/images", "/v1/models")
 JOB_PREFIX: Final = "job_"
 IMAGE_PREFIX: Final = "img_"
 _JOB_ID: Final = re.compile(rf"{JOB_PREFIX}[0-9a-f]{{32}}")
@@ -81,7 +82,7 @@ class ErrorShown(Answer):
 
 
 def blueprint(services: Services) -> Blueprint:
-    """Give the four endpoints, bound to a web process's services."""
+    """Give the endpoints of images, bound to a web process's services."""
     made = Blueprint("realm", __name__)
 
     @made.before_request
@@ -94,7 +95,7 @@ def blueprint(services: Services) -> Blueprint:
             content = http.read_json(request, limit=services.settings.max_json_bytes)
         wished = http.parse(GenerateRequest, content)
         once = http.read_once(request, endpoint="realm generate", parts=[wished.model_dump_json().encode()])
-        accepted = _submit(services, _wish_to_generate(wished), once)
+        accepted = _submit(services, _wish_to_generate(wished, _terms(services)), once)
         return _accepted(accepted, http.unknown_fields(GenerateRequest, content))
 
     @made.post("/v1/images/modify")
@@ -104,7 +105,7 @@ def blueprint(services: Services) -> Blueprint:
         wished = _parse_form(texts, files)
         uploads = _inspect(files, max_pixels=services.settings.max_image_pixels)
         once = _once_for_form(request, wished, uploads)
-        accepted = _submit(services, _wish_to_modify(wished, uploads), once)
+        accepted = _submit(services, _wish_to_modify(wished, uploads, _terms(services)), once)
         sent = [*texts, *files]
         ignored = http.unknown_fields(ModifyRequest, [name for name in sent if name not in _UPLOADS])
         return _accepted(accepted, ignored)
@@ -114,20 +115,12 @@ def blueprint(services: Services) -> Blueprint:
         job = services.intake.find(_parse_job_id(job_id), account_id=http.caller().account_id)
         return _shown(_present(job, services))
 
-    @made.get("/v1/models")
-    def list_models() -> Response:
-        query = http.parse(ModelsQuery, {name: text for name, text in request.args.items() if text})
-        models = services.intake.catalog.models if query.status in {None, "active"} else ()
-        page = models[query.offset : query.offset + query.limit]
-        return http.json_response(
-            [_present_model(model).model_dump(mode="json", by_alias=True) for model in page]
-        )
-
-    @made.get("/v1/models/<model_id>")
-    def get_model(model_id: str) -> Response:
-        return _shown(_present_model(services.intake.catalog.find(model_id)))
-
     return made
+
+
+def owns(path: str) -> bool:
+    """Whether errors at this address are told in this API's shape: below /v1/images, where nobody else does."""
+    return path.startswith("/v1/images/")
 
 
 def present_error(error: DarkroomError) -> Response:
@@ -143,11 +136,15 @@ def present_error(error: DarkroomError) -> Response:
     return http.json_response(body.model_dump(mode="json", by_alias=True), error.http_status)
 
 
+def _terms(services: Services) -> Terms:
+    return Terms(test=http.caller().test, base_url=http.base_url(services.settings))
+
+
 def _submit(services: Services, wish: Wish, once: Once | None) -> Accepted:
     return services.intake.submit(wish, account_id=http.caller().account_id, dialect="realm", once=once)
 
 
-def _wish_to_generate(wished: GenerateRequest) -> Wish:
+def _wish_to_generate(wished: GenerateRequest, terms: Terms) -> Wish:
     return Wish(
         operation=Operation.TEXT_TO_IMAGE,
         model=wished.model_id,
@@ -159,10 +156,11 @@ def _wish_to_generate(wished: GenerateRequest) -> Wish:
         seed=wished.seed,
         num_images=wished.num_outputs,
         fields=_FIELDS,
+        terms=terms,
     )
 
 
-def _wish_to_modify(wished: ModifyRequest, uploads: dict[str, Upload]) -> Wish:
+def _wish_to_modify(wished: ModifyRequest, uploads: dict[str, Upload], terms: Terms) -> Wish:
     return Wish(
         operation=Operation.INPAINT if "mask" in uploads else Operation.IMAGE_TO_IMAGE,
         model=wished.model_id,
@@ -176,6 +174,7 @@ def _wish_to_modify(wished: ModifyRequest, uploads: dict[str, Upload]) -> Wish:
         mask_image=uploads.get("mask"),
         # An input image's proportions can be beyond a model; there is no field for the size here.
         fields={**_FIELDS, "width": "image", "height": "image"},
+        terms=terms,
     )
 
 
@@ -260,12 +259,27 @@ def _present(job: JobRow, services: Services) -> JobPending | JobCompleted | Job
 def _present_output(row: OutputRow, job: JobRow, services: Services) -> Result:
     return Result(
         image_id=IMAGE_PREFIX + row.id.hex,
-        url=output_url(row, job.output_prefix, services.settings),
+        url=output_url(row, job, services.settings),
         seed=row.seed,
         width=row.width,
         height=row.height,
         expires_at=None if row.persisted_at else row.expires_at,
     )
+
+
+def list_models(services: Services) -> Response:
+    """Answer GET /v1/models, which this API shares with OpenAI's: `app.api.models` tells them apart."""
+    query = http.parse(ModelsQuery, {name: text for name, text in request.args.items() if text})
+    models = services.intake.catalog.models if query.status in {None, "active"} else ()
+    page = models[query.offset : query.offset + query.limit]
+    return http.json_response(
+        [_present_model(model).model_dump(mode="json", by_alias=True) for model in page]
+    )
+
+
+def get_model(model_id: str, services: Services) -> Response:
+    """Answer GET /v1/models/{modelId}."""
+    return _shown(_present_model(services.intake.catalog.find(model_id)))
 
 
 def _present_model(model: Model) -> ModelShown:

@@ -11,13 +11,17 @@ from sqlalchemy.engine import Connection
 
 @dataclass(frozen=True, kw_only=True)
 class KeyHolder:
-    """Whose key it is, whether it may still be used, and how long: `expires_in` is None for ever."""
+    """Whose key it is, whether it may still be used, and how long: `expires_in` is None for ever.
+
+    What a test key makes is watermarked, and kept apart from what the account's other keys make.
+    """
 
     key_id: UUID
     account_id: UUID
     account_name: str
     disabled: bool
     expires_in: timedelta | None
+    test: bool
 
 
 _FIND: Final = """
@@ -27,7 +31,7 @@ WITH used AS (
           AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 )
 SELECT k.id AS key_id, k.account_id, a.name AS account_name, a.disabled_at IS NOT NULL AS disabled,
-       k.expires_at - now() AS expires_in
+       k.expires_at - now() AS expires_in, k.test
 FROM api_keys k JOIN accounts a ON a.id = k.account_id
 WHERE k.digest = %(digest)s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
 """
@@ -58,12 +62,13 @@ def insert_key(
     name: str,
     prefix: str,
     digest: bytes,
+    test: bool,
     expires_at: datetime | None,
 ) -> bool:
     """Write an API key's digest; False when this very key exists already."""
     row = tx.exec_driver_sql(
-        "INSERT INTO api_keys (id, account_id, name, prefix, digest, expires_at) "
-        "VALUES (%(id)s, %(account_id)s, %(name)s, %(prefix)s, %(digest)s, %(expires_at)s) "
+        "INSERT INTO api_keys (id, account_id, name, prefix, digest, test, expires_at) "
+        "VALUES (%(id)s, %(account_id)s, %(name)s, %(prefix)s, %(digest)s, %(test)s, %(expires_at)s) "
         "ON CONFLICT (digest) DO NOTHING RETURNING id",
         {
             "id": key_id,
@@ -71,6 +76,7 @@ def insert_key(
             "name": name,
             "prefix": prefix,
             "digest": digest,
+            "test": test,
             "expires_at": expires_at,
         },
     ).first()

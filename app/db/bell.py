@@ -5,7 +5,7 @@ A ring carries no data and may be lost; every listener also looks by itself once
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -19,6 +19,10 @@ JOBS: Final = "darkroom_jobs"
 """Channel: a job became due, or a worker has room."""
 KEYS: Final = "darkroom_keys"
 """Channel: an API key or an account changed."""
+PROGRESS: Final = "darkroom_progress"
+"""Channel: a job moved on or ended."""
+CANCELS: Final = "darkroom_cancels"
+"""Channel: somebody asked to cancel a running job."""
 
 _SHORTEST_PAUSE: Final = 0.010
 """Seconds between two rings. Commits that notify queue up on one lock: a NOTIFY in each insert cost 31 %
@@ -28,15 +32,16 @@ log = get_logger(__name__)
 
 
 class Doorbell:
-    """Rings a channel from a thread of its own: `ring()` costs the caller nothing and never blocks.
+    """Rings channels from a thread of its own: `ring()` costs the caller nothing and never blocks.
 
     Rings while one is under way are joined into one. Start it after a fork, not before.
     """
 
-    def __init__(self, database: Database, channel: str = JOBS) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._channel = channel
         self._wanted = threading.Event()
+        self._channels: set[str] = set()
+        self._lock = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
 
@@ -44,8 +49,10 @@ class Doorbell:
         """Start ringing."""
         self._thread.start()
 
-    def ring(self) -> None:
-        """Wake whoever listens, a few milliseconds from now at the latest."""
+    def ring(self, *channels: str) -> None:
+        """Wake whoever listens, a few milliseconds from now at the latest; without channels on JOBS."""
+        with self._lock:
+            self._channels.update(channels or (JOBS,))
         self._wanted.set()
 
     def stop(self) -> None:
@@ -58,15 +65,22 @@ class Doorbell:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            try:
-                # Not through SQLAlchemy: this thread held the interpreter for 30 % of a busy web process.
-                with self._database.raw() as connection:
-                    connection.execute(f'NOTIFY "{self._channel}"'.encode())
-            except (DatabaseDown, psycopg.Error):  # a ring may be lost; the thread must go on
-                log.warning("ring_lost", channel=self._channel)
+            with self._lock:
+                channels, self._channels = sorted(self._channels), set()
+            if channels:
+                self._ring_now(channels)
             if self._stopping:
                 return
             time.sleep(_SHORTEST_PAUSE)
+
+    def _ring_now(self, channels: Sequence[str]) -> None:
+        statement = "; ".join(f'NOTIFY "{channel}"' for channel in channels)
+        try:
+            # Not through SQLAlchemy: this thread held the interpreter for 30 % of a busy web process.
+            with self._database.raw() as connection:
+                connection.execute(statement.encode())
+        except (DatabaseDown, psycopg.Error):  # a ring may be lost; the thread must go on
+            log.warning("ring_lost", channels=channels)
 
 
 class Listener:

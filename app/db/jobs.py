@@ -25,7 +25,10 @@ def _sql_list(statuses: frozenset[Status]) -> str:
 FROM_TO_PROCESSING: Final = _sql_list(sources(Status.PROCESSING))
 FROM_TO_COMPLETED: Final = _sql_list(sources(Status.COMPLETED))
 FROM_TO_QUEUED: Final = _sql_list(sources(Status.QUEUED))
-_UNLEASED: Final = "lease_owner = NULL, lease_until = NULL, deadline_at = NULL"
+FROM_TO_CANCELLED: Final = _sql_list(sources(Status.CANCELLED))
+_UNLEASED: Final = (
+    "lease_owner = NULL, lease_until = NULL, deadline_at = NULL, stage = NULL, step = NULL, steps = NULL"
+)
 
 
 def to_json(value: object) -> str:
@@ -46,6 +49,9 @@ class Claim:
     provider: str
     model: str
     spec: dict[str, Any]
+    output_prefix: UUID
+    storage_target_id: UUID | None
+    echo: dict[str, Any] | None
 
 
 _CLAIM: Final = f"""
@@ -54,7 +60,8 @@ WITH claimed AS (
            lease_owner = %(worker)s, lease_until = now() + %(lease)s, deadline_at = now() + %(deadline)s
     WHERE id = %(job_id)s AND status IN {FROM_TO_PROCESSING} AND run_at <= now()
           AND cancel_requested_at IS NULL
-    RETURNING id AS job_id, account_id, created_at, attempt, failures, max_attempts, provider, model, spec
+    RETURNING id AS job_id, account_id, created_at, attempt, failures, max_attempts, provider, model, spec,
+              output_prefix, storage_target_id, echo
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker)
     SELECT job_id, 'queued', 'processing', attempt, '{Reason.CLAIMED}', %(worker)s FROM claimed
@@ -87,34 +94,41 @@ class Beat:
     overdue: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A job that a process runs, as its heartbeat writes it: how much of it is done, 0 to 1, and at what.
+
+    `step` of `steps` counts over all its images; both are None while that is unknown.
+    """
+
+    job_id: UUID
+    attempt: int
+    progress: float
+    stage: str | None = None
+    step: int | None = None
+    steps: int | None = None
+
+
 _HEARTBEAT: Final = """
-UPDATE jobs SET progress = held.progress,
+UPDATE jobs SET progress = held.progress, stage = held.stage, step = held.step, steps = held.steps,
        lease_until = CASE WHEN jobs.deadline_at > now() THEN now() + %(lease)s ELSE jobs.lease_until END
-FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(progress)s::real[]) AS held (id, attempt, progress)
+FROM unnest(%(job_id)s::uuid[], %(attempt)s::int[], %(progress)s::real[], %(stage)s::text[], %(step)s::int[],
+            %(steps)s::int[]) AS held (id, attempt, progress, stage, step, steps)
 WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.status = 'processing'
 RETURNING jobs.id, jobs.cancel_requested_at IS NOT NULL AS cancel_requested,
           jobs.deadline_at <= now() AS overdue
 """
 
 
-def heartbeat(
-    tx: Connection, held: Sequence[tuple[UUID, int, float]], *, lease: timedelta
-) -> dict[UUID, Beat]:
+def heartbeat(tx: Connection, held: Sequence[Held], *, lease: timedelta) -> dict[UUID, Beat]:
     """Renew the leases of the jobs a process runs; those missing from the answer are no longer its own.
 
     Args:
-        held: job id, attempt and progress (0 to 1) of each.
+        held: the jobs.
         lease: how long they stay ours from now; not renewed for a job past its deadline.
     """
-    rows = tx.exec_driver_sql(
-        _HEARTBEAT,
-        {
-            "ids": [job_id for job_id, _, _ in held],
-            "attempts": [attempt for _, attempt, _ in held],
-            "progress": [progress for _, _, progress in held],
-            "lease": lease,
-        },
-    )
+    arrays = {name: [getattr(one, name) for one in held] for name in Held.__dataclass_fields__}
+    rows = tx.exec_driver_sql(_HEARTBEAT, {**arrays, "lease": lease})
     return {row.id: Beat(cancel_requested=row.cancel_requested, overdue=row.overdue) for row in rows}
 
 
@@ -123,15 +137,24 @@ WITH won AS (
     UPDATE jobs SET status = 'completed', finished_at = now(), progress = 1, error_code = NULL,
            error_message = NULL, {_UNLEASED}
     WHERE id = %(job_id)s AND status IN {FROM_TO_COMPLETED} AND attempt = %(attempt)s
-    RETURNING id, account_id, attempt
+    RETURNING id, account_id, attempt, name, test, access,
+              now() + coalesce(make_interval(secs => retain_seconds), %(retention)s) AS expires_at,
+              CASE WHEN persist THEN now() END AS persisted_at
 ), placed AS (
     INSERT INTO outputs (id, job_id, account_id, attempt, index, key, sha256, size, width, height, format,
-                         seed, expires_at)
+                         seed, flagged, expires_at, persisted_at, name, test, access,
+                         copy_state, copy_url, copy_attempts, copy_run_at, copy_error)
     SELECT o.id, won.id, won.account_id, won.attempt, o.index, o.key, o.sha256, o.size, o.width, o.height,
-           o.format, o.seed, now() + %(retention)s
+           o.format, o.seed, o.flagged, won.expires_at,
+           CASE WHEN o.copy_state = 'pending' THEN now() ELSE won.persisted_at END,
+           won.name, won.test, won.access,
+           o.copy_state, o.copy_url, coalesce(o.copy_attempts, 0),
+           CASE WHEN o.copy_state = 'pending' THEN now() + make_interval(secs => o.copy_wait_seconds) END,
+           o.copy_error
     FROM won, jsonb_to_recordset(%(outputs)s::jsonb)
          AS o (id uuid, index int, key text, sha256 text, size bigint, width int, height int, format text,
-               seed bigint)
+               seed bigint, flagged boolean, copy_state text, copy_url text, copy_attempts int,
+               copy_wait_seconds double precision, copy_error text)
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
     SELECT id, 'processing', 'completed', attempt, '{Reason.COMPLETED}', %(worker)s, %(detail)s::jsonb
@@ -154,8 +177,10 @@ def settle_completed(
     """Make an attempt's outputs the job's, visible from this statement on; False when the job moved on.
 
     Args:
-        outputs: one dict per image: id, index, key, sha256, size, width, height, format, seed.
-        retention: how long they are served unless persisted.
+        outputs: one dict per image: id, index, key, sha256, size, width, height, format, seed, flagged, and
+            for a customer's own bucket copy_state, copy_url, copy_attempts, copy_wait_seconds, copy_error.
+            An image whose copy is still pending is kept by us until it has succeeded.
+        retention: how long they are served unless persisted, or unless the job says otherwise.
         detail: kept with the event, for instance seconds per stage.
     """
     parameters = {
@@ -230,6 +255,33 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
     return bool(tx.exec_driver_sql(_END, parameters).scalar_one())
 
 
+_CANCEL: Final = f"""
+WITH asked AS (
+    UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()),
+           status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
+           finished_at = CASE WHEN status = 'queued' THEN now() END,
+           error_code = CASE WHEN status = 'queued' THEN 'cancelled' ELSE error_code END,
+           error_message = CASE WHEN status = 'queued' THEN 'The job was cancelled before it ran.'
+                           ELSE error_message END
+    WHERE id = %(job_id)s AND account_id = %(account_id)s AND status IN {FROM_TO_CANCELLED}
+    RETURNING id, status, attempt
+), event AS (
+    INSERT INTO job_events (job_id, from_status, to_status, attempt, reason)
+    SELECT id, 'queued', 'cancelled', attempt, '{Reason.CANCELLED}' FROM asked WHERE status = 'cancelled'
+)
+SELECT status FROM asked
+"""
+
+
+def cancel(tx: Connection, job_id: UUID, *, account_id: UUID) -> Status | None:
+    """End a queued job at once, or ask whoever runs it to stop; gives its status after that.
+
+    None when it had ended already, or is no job of this account.
+    """
+    row = tx.exec_driver_sql(_CANCEL, {"job_id": job_id, "account_id": account_id}).first()
+    return None if row is None else Status(row.status)
+
+
 def hand_back(tx: Connection, job_id: UUID) -> None:
     """Undo the dispatch of a job nobody claimed, so that relay sends another wake-up for it."""
     tx.exec_driver_sql(
@@ -284,61 +336,6 @@ def rescue(tx: Connection, *, limit: int = 500) -> Rescued:
     """
     row = tx.exec_driver_sql(_RESCUE, {"limit": limit}).one()
     return Rescued(requeued=row.requeued, failed=row.failed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRow:
-    """A job as its owner sees it."""
-
-    id: UUID
-    status: Status
-    operation: str
-    model: str
-    queue: str
-    output_prefix: UUID
-    progress: float
-    error_code: str | None
-    error_message: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    spec: dict[str, Any]
-    attempt: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputRow:
-    """An output, with what is needed to serve it."""
-
-    id: UUID
-    job_id: UUID
-    index: int
-    key: str
-    sha256: str
-    size: int
-    width: int
-    height: int
-    format: str
-    seed: int
-    state: str
-    expires_at: datetime
-    persisted_at: datetime | None
-    purged_at: datetime | None
-    expired: bool
-
-
-def find_job(tx: Connection, job_id: UUID, *, account_id: UUID) -> JobRow | None:
-    """Give an account's job; None when there is no such job or it is somebody else's."""
-    row = tx.exec_driver_sql(
-        "SELECT id, status, operation, model, queue, output_prefix, progress, error_code, error_message, "
-        "created_at, started_at, finished_at, spec, attempt FROM jobs "
-        "WHERE id = %(job_id)s AND account_id = %(account_id)s",
-        {"job_id": job_id, "account_id": account_id},
-    ).first()
-    if row is None:
-        return None
-    fields = {**row._mapping, "status": Status(row.status)}
-    return JobRow(**fields)
 
 
 def attempt_won(tx: Connection, job_id: UUID, *, attempt: int) -> bool:

@@ -1,20 +1,36 @@
 """Statements about outputs and inputs: find, persist, and the two phases of the purge."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
-from app.db.jobs import OutputRow
+from app.db.history import OutputRow
+from app.domain.job import Access, CopyState
 
 _COLUMNS: Final = (
     "o.id, o.job_id, o.index, o.key, o.sha256, o.size, o.width, o.height, o.format, o.seed, o.state, "
-    "o.expires_at, o.persisted_at, o.purged_at, "
+    "o.expires_at, o.persisted_at, o.purged_at, o.name, o.test, o.access, o.flagged, "
+    "o.copy_state, o.copy_url, o.created_at, "
     "o.state <> 'live' OR (o.persisted_at IS NULL AND o.expires_at <= now()) AS expired"
 )
+_IN_LIBRARY: Final = (
+    "o.state = 'live' AND o.name IS NOT NULL AND (o.persisted_at IS NOT NULL OR o.expires_at > now())"
+)
+
+
+def _output(row: Row[Any] | None) -> OutputRow | None:
+    if row is None:
+        return None
+    copy_state = None if row.copy_state is None else CopyState(row.copy_state)
+    return OutputRow(**{**row._mapping, "access": Access(row.access), "copy_state": copy_state})
+
+
+def _outputs(rows: Iterable[Row[Any]]) -> list[OutputRow]:
+    return [output for row in rows if (output := _output(row)) is not None]
 
 
 def of_job(tx: Connection, job_id: UUID) -> list[OutputRow]:
@@ -23,17 +39,29 @@ def of_job(tx: Connection, job_id: UUID) -> list[OutputRow]:
         f"SELECT {_COLUMNS} FROM outputs o WHERE o.job_id = %(job_id)s ORDER BY o.index",
         {"job_id": job_id},
     )
-    return [OutputRow(**row._mapping) for row in rows]
+    return _outputs(rows)
+
+
+def of_jobs(tx: Connection, job_ids: Sequence[UUID]) -> dict[UUID, list[OutputRow]]:
+    """Give the outputs of several jobs, each job's in order; a job without any has an empty list."""
+    rows = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM outputs o WHERE o.job_id = ANY(%(ids)s) ORDER BY o.job_id, o.index",
+        {"ids": list(job_ids)},
+    )
+    found: dict[UUID, list[OutputRow]] = {job_id: [] for job_id in job_ids}
+    for output in _outputs(rows):
+        found[output.job_id].append(output)
+    return found
 
 
 def by_name(tx: Connection, *, prefix: UUID, index: int) -> OutputRow | None:
-    """Give the output behind a public URL, expired or not; None before it exists."""
+    """Give the output behind a URL, expired or not; None before it exists, and while it is private."""
     row = tx.exec_driver_sql(
         f"SELECT {_COLUMNS} FROM jobs j JOIN outputs o ON o.job_id = j.id "
-        "WHERE j.output_prefix = %(prefix)s AND o.index = %(index)s",
+        "WHERE j.output_prefix = %(prefix)s AND o.index = %(index)s AND o.access <> 'private'",
         {"prefix": prefix, "index": index},
     ).first()
-    return None if row is None else OutputRow(**row._mapping)
+    return _output(row)
 
 
 def by_id(tx: Connection, output_id: UUID, *, account_id: UUID) -> OutputRow | None:
@@ -42,7 +70,7 @@ def by_id(tx: Connection, output_id: UUID, *, account_id: UUID) -> OutputRow | N
         f"SELECT {_COLUMNS} FROM outputs o WHERE o.id = %(id)s AND o.account_id = %(account_id)s",
         {"id": output_id, "account_id": account_id},
     ).first()
-    return None if row is None else OutputRow(**row._mapping)
+    return _output(row)
 
 
 def persist(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
@@ -71,6 +99,74 @@ def unpersist(tx: Connection, output_id: UUID, *, account_id: UUID, retention: t
         {"id": output_id, "account_id": account_id, "retention": retention},
     ).first()
     return row is not None
+
+
+def publish(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
+    """Let everybody fetch an output, and keep it; False when it is not live or not this account's."""
+    row = tx.exec_driver_sql(
+        "UPDATE outputs SET access = 'public', published_at = coalesce(published_at, now()), "
+        "persisted_at = coalesce(persisted_at, now()) "
+        "WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'live' "
+        "AND (persisted_at IS NOT NULL OR expires_at > now()) RETURNING id",
+        {"id": output_id, "account_id": account_id},
+    ).first()
+    return row is not None
+
+
+def unpublish(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
+    """Let only its account fetch an output, which stays kept; False when not live or not this account's."""
+    row = tx.exec_driver_sql(
+        "UPDATE outputs SET access = 'private', published_at = NULL "
+        "WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'live' "
+        "AND (persisted_at IS NOT NULL OR expires_at > now()) RETURNING id",
+        {"id": output_id, "account_id": account_id},
+    ).first()
+    return row is not None
+
+
+def discard(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
+    """Hand a live output to the purge at its owner's wish, kept or not; False when not live or not his."""
+    row = tx.exec_driver_sql(
+        "UPDATE outputs SET state = 'purging', deleted_at = now(), persisted_at = NULL, published_at = NULL, "
+        "access = 'private' "
+        "WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'live' RETURNING id",
+        {"id": output_id, "account_id": account_id},
+    ).first()
+    return row is not None
+
+
+def in_library(tx: Connection, output_id: UUID, *, account_id: UUID, test: bool) -> OutputRow | None:
+    """Give a live image of an account's library, of its test or of its live part; None when there is none."""
+    row = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM outputs o WHERE o.id = %(id)s AND o.account_id = %(account_id)s "
+        f"AND o.test = %(test)s AND {_IN_LIBRARY}",
+        {"id": output_id, "account_id": account_id, "test": test},
+    ).first()
+    return _output(row)
+
+
+def library(
+    tx: Connection, *, account_id: UUID, test: bool, start: UUID | None, limit: int
+) -> list[OutputRow]:
+    """Give the newest images of an account's library from `start` on, it included; None: from the newest."""
+    rows = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM outputs o WHERE o.account_id = %(account_id)s AND o.test = %(test)s "
+        f"AND {_IN_LIBRARY} {'AND o.id <= %(start)s' if start else ''} ORDER BY o.id DESC LIMIT %(limit)s",
+        {"account_id": account_id, "test": test, "start": start, "limit": limit},
+    )
+    return _outputs(rows)
+
+
+def newer_in_library(
+    tx: Connection, *, account_id: UUID, test: bool, than: UUID, limit: int
+) -> list[OutputRow]:
+    """Give the `limit` images of a library that come right before one, newest first: the page before its."""
+    rows = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM outputs o WHERE o.account_id = %(account_id)s AND o.test = %(test)s "
+        f"AND {_IN_LIBRARY} AND o.id > %(than)s ORDER BY o.id LIMIT %(limit)s",
+        {"account_id": account_id, "test": test, "than": than, "limit": limit},
+    )
+    return _outputs(rows)[::-1]
 
 
 _EXPIRED_OUTPUTS: Final = "state = 'live' AND persisted_at IS NULL AND expires_at < now() - %(grace)s"

@@ -3,40 +3,31 @@
 import threading
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 
 from app.db import Database
-from app.db.door import NewJob, Written, insert
+from app.db.door import COLUMNS, NewJob, Written, insert
 from app.domain.job import Reason
 from app.errors import DatabaseDown
 
-_TYPES: Final = {
-    "id": "uuid",
-    "account_id": "uuid",
-    "dialect": "text",
-    "operation": "text",
-    "model": "text",
-    "provider": "text",
-    "queue": "text",
-    "spec": "jsonb",
-    "output_prefix": "uuid",
-    "max_attempts": "int",
-}
-"""The columns a request fills, each passed as one array."""
-_NAMES: Final = ", ".join(_TYPES)
+_TYPES: Final = {**COLUMNS, "numbered": "boolean"}
+"""What a request fills, each passed as one array."""
+_NAMES: Final = ", ".join(COLUMNS)
 _ARRAYS: Final = ", ".join(f"%({name})s::{kind}[]" for name, kind in _TYPES.items())
 _INSERT: Final = f"""
 WITH job AS (
-    INSERT INTO jobs (status, {_NAMES}) SELECT 'queued', new.* FROM unnest({_ARRAYS}) AS new ({_NAMES})
-    RETURNING id, created_at
+    INSERT INTO jobs (status, number, {_NAMES})
+    SELECT 'queued', CASE WHEN numbered THEN nextval('job_numbers') END, {_NAMES}
+    FROM unnest({_ARRAYS}) AS new ({", ".join(_TYPES)})
+    RETURNING id, created_at, number
 ), event AS (
     INSERT INTO job_events (job_id, to_status, attempt, reason)
     SELECT id, 'queued', 0, '{Reason.SUBMITTED}' FROM job
 )
-SELECT created_at FROM job LIMIT 1
+SELECT id, created_at, number FROM job
 """
 
 
@@ -49,7 +40,7 @@ class _Ticket:
         """Held until somebody wrote the row, or it is this thread's turn to write."""
         self.turn.acquire()
         self.leads = False
-        self.created_at: datetime | None = None
+        self.written: Written | None = None
         self.down: DatabaseDown | None = None
 
 
@@ -86,10 +77,10 @@ class Writer:
             self._lead(ticket)
         if ticket.down is not None:
             raise DatabaseDown(retry_after=ticket.down.retry_after) from ticket.down
-        if ticket.created_at is None:
+        if ticket.written is None:
             with self._database.raw() as connection:
                 return insert(connection, job)
-        return Written(id=job.id, output_prefix=job.output_prefix, created_at=ticket.created_at)
+        return ticket.written
 
     def _lead(self, ticket: _Ticket) -> None:
         with self._lock:
@@ -97,9 +88,9 @@ class Writer:
             self._waiting.clear()
         try:
             with self._database.raw() as connection:
-                created_at = _insert(connection, [one.job for one in batch])
+                written = _insert(connection, [one.job for one in batch])
             for one in batch:
-                one.created_at = created_at
+                one.written = written[one.job.id]
         except DatabaseDown as error:
             for one in batch:
                 one.down = error
@@ -120,12 +111,12 @@ class Writer:
             one.turn.release()
 
 
-def _insert(connection: psycopg.Connection[tuple[Any, ...]], jobs: Sequence[NewJob]) -> datetime:
+def _insert(connection: psycopg.Connection[tuple[Any, ...]], jobs: Sequence[NewJob]) -> dict[UUID, Written]:
     if len(jobs) == 1:
-        return insert(connection, jobs[0]).created_at
-    row = connection.execute(
-        _INSERT, {name: [getattr(job, name) for job in jobs] for name in _TYPES}
-    ).fetchone()
-    assert row is not None
-    created_at: datetime = row[0]
-    return created_at
+        return {jobs[0].id: insert(connection, jobs[0])}
+    prefixes = {job.id: job.output_prefix for job in jobs}
+    rows = connection.execute(_INSERT, {name: [getattr(job, name) for job in jobs] for name in _TYPES})
+    return {
+        row[0]: Written(id=row[0], output_prefix=prefixes[row[0]], created_at=row[1], number=row[2])
+        for row in rows.fetchall()
+    }

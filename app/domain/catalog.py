@@ -5,7 +5,7 @@ import math
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,6 +26,10 @@ class Target(_Entry):
     provider: str
     model: str
     queue: QueueName
+
+
+PILLOW: Final = Target(provider="pillow", model="pillow", queue="cpu")
+"""Who does what needs no model: resize, crop, rotate and the like."""
 
 
 class SizeLimits(_Entry):
@@ -145,8 +149,8 @@ class Catalog(_Entry):
         raise UnknownModel(f"There is no model {name[:80]!r}; {hint}GET /v1/models lists them.")
 
     def queues(self) -> list[str]:
-        """Give the names of all queues that any target names, sorted."""
-        return sorted({target.queue for model in self.models for target in model.targets})
+        """Give the names of all queues that jobs go to, sorted: the targets', and that of transformations."""
+        return sorted({PILLOW.queue, *(target.queue for model in self.models for target in model.targets)})
 
 
 def load(path: Path | None = None) -> Catalog:

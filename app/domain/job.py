@@ -40,6 +40,25 @@ class OutputState(StrEnum):
     PURGED = "purged"
 
 
+class Access(StrEnum):
+    """Who may fetch an output."""
+
+    LINK = "link"
+    """Whoever has its URL, which cannot be guessed."""
+    PRIVATE = "private"
+    """Its account, with a key."""
+    PUBLIC = "public"
+    """Everybody: its owner published it."""
+
+
+class CopyState(StrEnum):
+    """Where the copy of an output in its customer's own bucket stands."""
+
+    PENDING = "pending"
+    COPIED = "copied"
+    GIVEN_UP = "given_up"
+
+
 class Reason(StrEnum):
     """Why a transition happened; one per row of `job_events`."""
 

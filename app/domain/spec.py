@@ -5,6 +5,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.domain.formats import ImageFormat as ImageFormat
+from app.domain.transform import Transform
+
+CensorKind = Literal["black", "blur", "pixelate", "sensitive_content_text"]
+"""What stands in place of an image that the safety checker flagged."""
+
 MAX_SEED: Final = 2**63 - 1
 """Largest seed: what Postgres' bigint holds; torch takes up to 2**64 - 1."""
 MAX_PROMPT: Final = 10_000
@@ -17,23 +23,24 @@ class Operation(StrEnum):
     TEXT_TO_IMAGE = "text_to_image"
     IMAGE_TO_IMAGE = "image_to_image"
     INPAINT = "inpaint"
-
-
-class ImageFormat(StrEnum):
-    """How an output is encoded."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-
-    @property
-    def extension(self) -> str:
-        """File name extension without the dot."""
-        return "jpg" if self is ImageFormat.JPEG else self.value
+    RESIZE = "resize"
+    CROP = "crop"
+    ROTATE = "rotate"
+    MIRROR = "mirror"
+    CONVERT = "convert"
+    BLUR = "blur"
+    MODULATE = "modulate"
+    WATERMARK = "watermark"
+    REMOVE_BACKGROUND = "remove_background"
+    IMPORT = "import"
 
     @property
-    def media_type(self) -> str:
-        """Content-Type of the encoded bytes."""
-        return f"image/{self.value}"
+    def transforms(self) -> bool:
+        """Whether it changes a given image without a model."""
+        return self not in _DRAWS
+
+
+_DRAWS: Final = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.INPAINT})
 
 
 class StoredImage(BaseModel):
@@ -59,21 +66,35 @@ class JobSpec(BaseModel):
     spec_version: Literal[1] = 1
     operation: Operation
     model: str
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT)] = ""
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT)] = ""
     width: Annotated[int, Field(ge=1)]
     height: Annotated[int, Field(ge=1)]
-    num_inference_steps: Annotated[int, Field(ge=1, le=500)]
-    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    num_inference_steps: Annotated[int, Field(ge=1, le=500)] = 1
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
     strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     num_images: Annotated[int, Field(ge=1, le=16)] = 1
     output_format: ImageFormat = ImageFormat.PNG
     image: StoredImage | None = None
     mask_image: StoredImage | None = None
+    transform: Transform | None = None
+    watermarks: tuple[StoredImage, ...] = ()
+    quality: Annotated[int | None, Field(ge=1, le=100)] = None
+    safety_checker: bool = False
+    safety_checker_type: CensorKind = "black"
+    test: bool = False
 
     @model_validator(mode="after")
     def _inputs_fit_the_operation(self) -> Self:
+        if (self.transform is not None) != self.operation.transforms:
+            raise ValueError(f"{self.operation} needs its transform, and nothing else has one")
+        if self.transform is not None:
+            if self.transform.operation != self.operation or self.image is None:
+                raise ValueError(f"{self.operation} needs its own transform and an image")
+            return self
+        if not self.prompt:
+            raise ValueError(f"{self.operation} needs a prompt")
         needed = {
             Operation.TEXT_TO_IMAGE: (False, False),
             Operation.IMAGE_TO_IMAGE: (True, False),

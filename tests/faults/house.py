@@ -228,14 +228,22 @@ def _answers(database: Database, storage: Storage) -> bool:
 
 def work_off(house: House) -> None:
     """Run every queued job in this process: for tests that are not about workers."""
-    leases = Leases(house.settings, house.database, queues=[QUEUE], slots=1, is_draining=lambda: False)
+    doorbell = bell.Doorbell(house.database)
+    leases = Leases(
+        house.settings,
+        house.database,
+        queues=[QUEUE],
+        slots=1,
+        is_draining=lambda: False,
+        doorbell=doorbell,
+    )
     runner = Runner(
         house.settings,
         database=house.database,
         storage=house.storage,
         providers=providers.load,
         leases=leases,
-        doorbell=bell.Doorbell(house.database),
+        doorbell=doorbell,
     )
     leases.start()
     try:

@@ -51,6 +51,10 @@ def complete(database: Database, job_id: UUID, *, attempt: int) -> bool:
         )
 
 
+def held(job_id: UUID, attempt: int, progress: float) -> jobs.Held:
+    return jobs.Held(job_id=job_id, attempt=attempt, progress=progress)
+
+
 def retry(database: Database, job_id: UUID, *, attempt: int, delay: timedelta = timedelta(0)) -> bool:
     with database.autocommit() as tx:
         return jobs.end_attempt(
@@ -182,7 +186,7 @@ def test_a_heartbeat_renews_only_leases_that_are_still_ours(database: Database, 
     assert retry(database, lost, attempt=1)
 
     with database.autocommit() as tx:
-        beats = jobs.heartbeat(tx, [(ours, 1, 0.5), (lost, 1, 0.5)], lease=LEASE)
+        beats = jobs.heartbeat(tx, [held(ours, 1, 0.5), held(lost, 1, 0.5)], lease=LEASE)
 
     assert set(beats) == {ours}
     assert rows.job(database, ours).progress == 0.5
@@ -196,7 +200,7 @@ def test_a_heartbeat_tells_that_a_cancel_was_requested(database: Database, accou
     rows.execute(database, "UPDATE jobs SET cancel_requested_at = now()")
 
     with database.autocommit() as tx:
-        beats = jobs.heartbeat(tx, [(job_id, 1, 0.0)], lease=LEASE)
+        beats = jobs.heartbeat(tx, [held(job_id, 1, 0.0)], lease=LEASE)
 
     assert beats[job_id].cancel_requested
 
@@ -207,7 +211,7 @@ def test_a_job_past_its_deadline_keeps_its_lease_no_longer(database: Database, a
     rows.execute(database, "UPDATE jobs SET deadline_at = now(), lease_until = now() + interval '1 ms'")
 
     with database.autocommit() as tx:
-        assert jobs.heartbeat(tx, [(job_id, 1, 0.0)], lease=LEASE)[job_id].overdue
+        assert jobs.heartbeat(tx, [held(job_id, 1, 0.0)], lease=LEASE)[job_id].overdue
         assert jobs.rescue(tx).failed == 1
 
     row = rows.job(database, job_id)

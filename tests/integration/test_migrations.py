@@ -1,4 +1,4 @@
-"""The migrations: up, down and up again; and the tables of app/db/tables.py equal to what they leave."""
+"""The migrations: up, down and up again; and the tables of app/db/tables equal to what they leave."""
 
 import subprocess
 import sys

@@ -63,7 +63,14 @@ class Workshop:
 @pytest.fixture
 def workshop(settings: Settings, database: Database, storage: Storage) -> Iterator[Workshop]:
     draining = threading.Event()
-    leases = Leases(settings, database, queues=["cpu"], slots=1, is_draining=draining.is_set)
+    leases = Leases(
+        settings,
+        database,
+        queues=["cpu"],
+        slots=1,
+        is_draining=draining.is_set,
+        doorbell=bell.Doorbell(database),
+    )
     leases.start()
     yield Workshop(settings, database, storage, leases, draining)
     leases.stop()

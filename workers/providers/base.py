@@ -45,10 +45,14 @@ class Attempt:
         check: raises an `AttemptEnded` when the attempt must stop; call it at least once per step and
             never swallow what it raises.
         progress: takes the finished share of the whole job, 0.0 to 1.0.
+        step: takes the step that is done, from 1, and how many there are, over all images of the job.
+        stage: takes what is going on: `loading` while a model is brought into memory, then `generating`.
     """
 
     check: Callable[[], None]
     progress: Callable[[float], None]
+    step: Callable[[int, int], None] = lambda _step, _steps: None
+    stage: Callable[[str], None] = lambda _stage: None
 
 
 class Provider(Protocol):

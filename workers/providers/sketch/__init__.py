@@ -90,6 +90,7 @@ def _draw(spec: JobSpec, seed: int, attempt: Attempt, *, size: tuple[int, int], 
             attempt.check()
             stroke(canvas, scene)
         painted = due
+        attempt.step(done * steps + step, spec.num_images * steps)
         attempt.progress((done + step / (steps + 1)) / spec.num_images)
     return canvas.picture().crop((0, 0, *size))
 

@@ -1,0 +1,230 @@
+"""What is read of jobs: one by its id or number, pages of them, their timelines, and where they stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.engine import Connection, Row
+
+from app.domain.job import Access, CopyState, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """A job as its owner sees it."""
+
+    id: UUID
+    account_id: UUID
+    number: int | None
+    dialect: str
+    status: Status
+    operation: str
+    model: str
+    provider: str
+    queue: str
+    priority: int
+    output_prefix: UUID
+    progress: float
+    stage: str | None
+    step: int | None
+    steps: int | None
+    attempt: int
+    max_attempts: int
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+    spec: dict[str, Any]
+    test: bool
+    track_id: str | None
+    base_url: str | None
+    storage_target_id: UUID | None
+    webhook_endpoint_id: UUID | None
+    retain_seconds: int | None
+    persist: bool
+    access: str
+    name: str | None
+    echo: dict[str, Any] | None
+    retry_of: UUID | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRow:
+    """An output, with what is needed to serve it."""
+
+    id: UUID
+    job_id: UUID
+    index: int
+    key: str
+    sha256: str
+    size: int
+    width: int
+    height: int
+    format: str
+    seed: int
+    state: str
+    expires_at: datetime
+    persisted_at: datetime | None
+    purged_at: datetime | None
+    name: str | None
+    test: bool
+    access: Access
+    flagged: bool | None
+    copy_state: CopyState | None
+    copy_url: str | None
+    created_at: datetime
+    expired: bool
+
+
+_COLUMNS: Final = ", ".join(JobRow.__dataclass_fields__)
+
+
+def _job(row: Row[Any] | None) -> JobRow | None:
+    return None if row is None else JobRow(**{**row._mapping, "status": Status(row.status)})
+
+
+def find_job(tx: Connection, job_id: UUID, *, account_id: UUID) -> JobRow | None:
+    """Give an account's job; None when there is no such job or it is somebody else's."""
+    row = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM jobs WHERE id = %(job_id)s AND account_id = %(account_id)s",
+        {"job_id": job_id, "account_id": account_id},
+    ).first()
+    return _job(row)
+
+
+def find_by_number(tx: Connection, number: int, *, account_id: UUID) -> JobRow | None:
+    """Give an account's job by its integer id; None when there is none, or it is somebody else's."""
+    row = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM jobs WHERE number = %(number)s AND account_id = %(account_id)s",
+        {"number": number, "account_id": account_id},
+    ).first()
+    return _job(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which jobs a page shows; None does not filter."""
+
+    status: Status | None = None
+    operation: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    dialect: str | None = None
+    track_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+_CONDITIONS: Final = {
+    "status": "status = %(status)s",
+    "operation": "operation = %(operation)s",
+    "model": "model = %(model)s",
+    "provider": "provider = %(provider)s",
+    "dialect": "dialect = %(dialect)s",
+    "track_id": "track_id = %(track_id)s",
+    "created_after": "created_at >= %(created_after)s",
+    "created_before": "created_at < %(created_before)s",
+}
+
+
+def list_jobs(
+    tx: Connection, *, account_id: UUID, filters: Filters, before: UUID | None, limit: int
+) -> list[JobRow]:
+    """Give an account's newest jobs, those older than `before`; a job's UUIDv7 is its age."""
+    given = {name: value for name, value in vars(filters).items() if value is not None}
+    conditions = ["account_id = %(account_id)s", *(_CONDITIONS[name] for name in given)]
+    if before is not None:
+        conditions.append("id < %(before)s")
+    rows = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT %(limit)s",
+        {**given, "account_id": account_id, "before": before, "limit": limit},
+    )
+    return [job for row in rows if (job := _job(row)) is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRow:
+    """One transition of a job."""
+
+    id: int
+    at: datetime
+    from_status: str | None
+    to_status: str
+    attempt: int
+    reason: str
+    worker: str | None
+    detail: dict[str, Any] | None
+
+
+def timeline(tx: Connection, job_id: UUID, *, after: int = 0) -> list[EventRow]:
+    """Give a job's transitions in order, those with an id above `after`."""
+    rows = tx.exec_driver_sql(
+        "SELECT id, at, from_status, to_status, attempt, reason, worker, detail FROM job_events "
+        "WHERE job_id = %(job_id)s AND id > %(after)s ORDER BY id",
+        {"job_id": job_id, "after": after},
+    )
+    return [EventRow(**row._mapping) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a job stands, as whoever waits for it wants to know."""
+
+    id: UUID
+    status: Status
+    attempt: int
+    progress: float
+    stage: str | None
+    step: int | None
+    steps: int | None
+
+
+def standings(tx: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Give where each of these jobs stands; one statement, however many."""
+    rows = tx.exec_driver_sql(
+        "SELECT id, status, attempt, progress, stage, step, steps FROM jobs WHERE id = ANY(%(ids)s)",
+        {"ids": list(job_ids)},
+    )
+    return {row.id: Standing(**{**row._mapping, "status": Status(row.status)}) for row in rows}
+
+
+_AHEAD: Final = """
+WITH mine AS (
+    SELECT queue, account_id, priority, run_at, dispatched_at, id FROM jobs
+    WHERE id = %(job_id)s AND status = 'queued'
+), own AS (
+    SELECT count(*) AS jobs FROM mine, LATERAL (
+        SELECT 1 FROM jobs j
+        WHERE j.queue = mine.queue AND j.account_id = mine.account_id AND j.status = 'queued'
+              AND j.dispatched_at IS NULL
+              AND (j.priority > mine.priority
+                   OR j.priority = mine.priority AND (j.run_at, j.id) < (mine.run_at, mine.id))
+        LIMIT %(most)s) AS before
+), others AS (
+    SELECT coalesce(sum(least(waiting.jobs, own.jobs + 1)), 0) AS jobs FROM own, (
+        SELECT j.account_id, count(*) AS jobs FROM jobs j, mine
+        WHERE j.queue = mine.queue AND j.status = 'queued' AND j.dispatched_at IS NULL
+              AND j.account_id <> mine.account_id
+        GROUP BY j.account_id) AS waiting
+), released AS (
+    SELECT count(*) AS jobs FROM jobs j, mine
+    WHERE j.queue = mine.queue AND j.status = 'queued'
+          AND j.dispatched_at < coalesce(mine.dispatched_at, 'infinity')
+)
+SELECT released.jobs + CASE WHEN mine.dispatched_at IS NULL THEN own.jobs + others.jobs ELSE 0 END AS ahead
+FROM mine, own, others, released
+"""
+
+
+def jobs_ahead(tx: Connection, job_id: UUID, *, most: int = 10_000) -> int | None:
+    """Give how many queued jobs are likely to start before a queued one; None when it is not queued.
+
+    Relay hands out jobs account by account: so before a job go those of its account that are due before it,
+    about as many of each other account, and those released already. Own jobs are counted up to `most`.
+    """
+    row = tx.exec_driver_sql(_AHEAD, {"job_id": job_id, "most": most}).first()
+    return None if row is None else int(row.ahead)

@@ -1,0 +1,47 @@
+"""The one door to a customer's address: fetch their URL or post to it, without being led into our network.
+
+`Guard` decides and talks; `guarded_pool` is the same guard for the S3 client of a customer's own bucket. What
+may be reached beside public hosts is the operator's list for that purpose.
+"""
+
+from app.safe_http.gate import Resolver, ask_system
+from app.safe_http.guard import Answer, Checked, Fetched, Guard
+from app.safe_http.pool import guarded_pool
+from app.settings import Settings
+
+__all__ = [
+    "Answer",
+    "Checked",
+    "Fetched",
+    "Guard",
+    "Resolver",
+    "for_buckets",
+    "for_fetch",
+    "for_webhooks",
+    "guarded_pool",
+]
+
+
+def for_fetch(settings: Settings, *, resolver: Resolver = ask_system) -> Guard:
+    """Give the guard for images that customers name by URL; SetupError when its list is malformed."""
+    return _guard(settings, "fetch", settings.fetch_allow, resolver)
+
+
+def for_webhooks(settings: Settings, *, resolver: Resolver = ask_system) -> Guard:
+    """Give the guard for customers' webhooks; SetupError when its list is malformed."""
+    return _guard(settings, "webhook", settings.webhook_allow, resolver)
+
+
+def for_buckets(settings: Settings, *, resolver: Resolver = ask_system) -> Guard:
+    """Give the guard for customers' own S3 endpoints; SetupError when its list is malformed."""
+    return _guard(settings, "bucket", settings.bucket_allow, resolver)
+
+
+def _guard(settings: Settings, purpose: str, allow: tuple[str, ...], resolver: Resolver) -> Guard:
+    return Guard(
+        purpose=purpose,
+        allow=allow,
+        timeout=settings.webhook_timeout if purpose == "webhook" else settings.fetch_timeout,
+        max_bytes=settings.fetch_max_bytes,
+        resolver=resolver,
+    )

@@ -1,0 +1,122 @@
+"""Input images that a request names: as a URL, as a data URI, as base64, or as an image of ours.
+
+Every one comes back as an `Upload`: bytes whose header was looked at, and which intake then stores.
+"""
+
+import binascii
+import re
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from app import imaging
+from app.db import Database, outputs
+from app.db.history import OutputRow
+from app.errors import FieldProblem, ForbiddenAddress, InvalidFields, ObjectMissing, Unreachable
+from app.safe_http import Guard
+from app.settings import Settings
+from app.storage import Storage
+from app.wish import Upload
+
+_DATA_URI: Final = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
+_OURS: Final = re.compile(r"/outputs/(?P<prefix>[0-9a-f]{32})-(?P<index>[0-9]{1,2})\.(?:png|jpg|webp|base64)")
+_LONGEST_URL: Final = 2048
+_HOW: Final = "must be an http(s) URL, a data URI (data:image/png;base64,…) or base64 text of an image"
+
+
+class Sources:
+    """Finds input images; thread-safe, one per web process."""
+
+    def __init__(self, settings: Settings, *, database: Database, storage: Storage, guard: Guard) -> None:
+        self._settings = settings
+        self._database = database
+        self._storage = storage
+        self._guard = guard
+
+    def named(self, text: str, *, field: str, base_url: str, accepted: tuple[str, ...]) -> Upload:
+        """Give the image behind a URL, a data URI or base64 text.
+
+        A URL of an output of ours is read from the store, so that it also works where the guard would not
+        let us call ourselves.
+
+        Args:
+            field: the public name, for what is wrong with it.
+            base_url: where customers reach us.
+            accepted: formats, of `imaging.FORMATS`.
+
+        Raises:
+            InvalidFields: it is none of these, cannot be fetched, or is no image that is accepted.
+            StorageDown, DatabaseDown: an output of ours cannot be read at the moment.
+        """
+        text = text.strip()
+        if text.lower().startswith(("http://", "https://")):
+            data = self._ours(text, field=field, base_url=base_url) or self._fetched(text, field=field)
+        else:
+            data = self._decoded(text, field=field)
+        return self.uploaded(data, field=field, accepted=accepted)
+
+    def uploaded(self, data: bytes, *, field: str, accepted: tuple[str, ...]) -> Upload:
+        """Give an image that came in as bytes, its header looked at.
+
+        Raises:
+            InvalidFields: it is no image that is accepted, or one too large.
+        """
+        header = imaging.inspect(
+            data, field=field, max_pixels=self._settings.max_image_pixels, accepted=accepted
+        )
+        return Upload(field=field, data=data, header=header)
+
+    def output(self, row: OutputRow, *, field: str) -> Upload:
+        """Give an output of ours as an input.
+
+        Raises:
+            InvalidFields: it was deleted meanwhile.
+            StorageDown: it cannot be read at the moment.
+        """
+        try:
+            data = self._storage.get_verified(row.key, sha256=row.sha256)
+        except ObjectMissing:
+            raise InvalidFields(
+                FieldProblem(field=field, message="names an image that was deleted")
+            ) from None
+        return self.uploaded(data, field=field, accepted=imaging.FORMATS)
+
+    def _ours(self, url: str, *, field: str, base_url: str) -> bytes | None:
+        parts = urlsplit(url)
+        match = _OURS.fullmatch(parts.path)
+        if match is None or not base_url or not url.startswith(f"{base_url}/"):
+            return None
+        with self._database.autocommit() as tx:
+            row = outputs.by_name(tx, prefix=UUID(hex=match["prefix"]), index=int(match["index"]))
+        if row is None:
+            raise InvalidFields(FieldProblem(field=field, message="names an image that is not there (yet)"))
+        if row.expired:
+            message = "names an image that has expired; send the image itself"
+            raise InvalidFields(FieldProblem(field=field, message=message))
+        return self.output(row, field=field).data
+
+    def _fetched(self, url: str, *, field: str) -> bytes:
+        if len(url) > _LONGEST_URL:
+            message = f"must be a URL of at most {_LONGEST_URL:,} characters"
+            raise InvalidFields(FieldProblem(field=field, message=message))
+        try:
+            return self._guard.fetch(url, accept="image/*").data
+        except (ForbiddenAddress, Unreachable) as error:
+            raise InvalidFields(FieldProblem(field=field, message=error.message)) from error
+
+    def _decoded(self, text: str, *, field: str) -> bytes:
+        match = _DATA_URI.match(text)
+        encoded = text[match.end() :] if match else text
+        limit = self._settings.max_upload_bytes
+        if len(encoded) > limit * 4 // 3 + 4:
+            raise InvalidFields(
+                FieldProblem(field=field, message=f"must be an image of at most {limit:,} bytes")
+            )
+        try:
+            # Line breaks are what many encoders put in; anything else is refused.
+            data = binascii.a2b_base64(re.sub(r"[\r\n ]", "", encoded), strict_mode=True)
+        except (binascii.Error, ValueError):
+            data = b""
+        if not data:
+            raise InvalidFields(FieldProblem(field=field, message=_HOW))
+        return data

@@ -1,0 +1,147 @@
+"""Waiting for jobs: however many requests wait in a process, one thread asks Postgres for all of them.
+
+It asks when the PROGRESS bell rings, and once a second in case a ring got lost. Whoever waits holds a thread
+of the web server, so there are fewer places than threads, and beyond them a request is told to come back.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from app.db import Database, history
+from app.db.history import Standing
+from app.domain.job import TERMINAL
+from app.errors import Busy, DatabaseDown
+from app.log import get_logger
+
+log = get_logger(__name__)
+
+_POLL: Final = 1.0
+"""Seconds after which we look without having been rung."""
+_SHORTEST_PAUSE: Final = 0.010
+"""Seconds between two looks, so that a storm of rings costs at most a hundred statements a second."""
+
+
+class Waiter:
+    """One request's view of one job: `standing` is the newest known, `wait` returns when it changes."""
+
+    def __init__(self, job_id: UUID, changed: threading.Condition) -> None:
+        self.job_id = job_id
+        self.standing: Standing | None = None
+        self._changed = changed
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is known to have ended."""
+        return self.standing is not None and self.standing.status in TERMINAL
+
+    def wait(self, seen: Standing | None, *, timeout: timedelta) -> Standing | None:
+        """Give the job's standing as soon as it differs from `seen`, or the same after the timeout.
+
+        None as long as nobody has looked, which a Postgres that is away can make long.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.standing != seen, timeout.total_seconds())
+            return self.standing
+
+
+class Waits:
+    """All that wait in a process; thread-safe. `start` it, and have the PROGRESS bell call `ring`.
+
+    Args:
+        most: requests that may wait at a time.
+    """
+
+    def __init__(self, database: Database, *, most: int) -> None:
+        self.most = most
+        self._database = database
+        self._places = threading.BoundedSemaphore(most)
+        self._changed = threading.Condition()
+        self._waiters: defaultdict[UUID, list[Waiter]] = defaultdict(list)
+        self._rung = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="waits", daemon=True)
+
+    def start(self) -> None:
+        """Start looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; whoever still waits does so until its own timeout."""
+        self._stopping = True
+        self._rung.set()
+        self._thread.join(timeout=2)
+
+    def ring(self) -> None:
+        """Have everybody's job looked at soon; returns at once."""
+        self._rung.set()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places, for a request that must not start what it then cannot wait for.
+
+        Raises:
+            Busy: all are taken.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Busy(
+                f"{self.most} requests of this process wait for jobs already, the most it may hold; try again "
+                "in a moment, or ask without waiting.",
+                retry_after=timedelta(seconds=2),
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    @contextmanager
+    def watching(self, job_id: UUID) -> Iterator[Waiter]:
+        """Give a view of a job that is kept up to date while the context lasts; take a place first."""
+        waiter = Waiter(job_id, self._changed)
+        with self._changed:
+            self._waiters[job_id].append(waiter)
+        self._rung.set()
+        try:
+            yield waiter
+        finally:
+            with self._changed:
+                self._waiters[job_id].remove(waiter)
+                if not self._waiters[job_id]:
+                    del self._waiters[job_id]
+
+    def until_ended(self, job_id: UUID, *, timeout: timedelta) -> bool:
+        """Wait until a job has ended, at most so long; gives whether it has. Take a place first."""
+        end = time.monotonic() + timeout.total_seconds()
+        with self.watching(job_id) as waiter:
+            seen: Standing | None = None
+            while not waiter.ended and (left := end - time.monotonic()) > 0:
+                seen = waiter.wait(seen, timeout=timedelta(seconds=left))
+            return waiter.ended
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._rung.wait(_POLL)
+            self._rung.clear()
+            try:
+                self._look()
+            except DatabaseDown:
+                log.warning("waits_look_again", waiting=len(self._waiters))
+            time.sleep(_SHORTEST_PAUSE)
+
+    def _look(self) -> None:
+        with self._changed:
+            wanted = list(self._waiters)
+        if not wanted:
+            return
+        with self._database.autocommit() as tx:
+            found = history.standings(tx, wanted)
+        with self._changed:
+            for job_id, standing in found.items():
+                for waiter in self._waiters.get(job_id, ()):
+                    waiter.standing = standing
+            self._changed.notify_all()
