@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import click
@@ -179,6 +179,9 @@ def discard(*, yes: bool, state: Path) -> None:
     out.print(f"Deleted {state}." if stack.discard(state) else f"There is no {state}.")
 
 
+_KINDS: Final = {"plain": auth.KEY_PREFIX, "live": auth.LIVE_PREFIX, "test": auth.TEST_PREFIX}
+
+
 @main.group(cls=_Commands)
 def keys() -> None:
     """Make, list and revoke API keys."""
@@ -188,8 +191,15 @@ def keys() -> None:
 @click.option("--account", default=auth.FIRST_ACCOUNT, show_default=True, help="Made when there is none.")
 @click.option("--name", default="key", show_default=True, help="What you will recognise it by.")
 @click.option("--days", type=click.IntRange(1, 3650), help="Expires after so many days; default: never.")
+@click.option(
+    "--kind",
+    type=click.Choice(sorted(_KINDS)),
+    default="plain",
+    show_default=True,
+    help="live and test begin as IMG Processing's clients expect; what a test key makes is watermarked.",
+)
 @_state_option
-def create_key(account: str, name: str, days: int | None, state: Path) -> None:
+def create_key(account: str, name: str, days: int | None, kind: str, state: Path) -> None:
     """Make an API key and print it; it is shown this once."""
     settings = _start(state)
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
@@ -199,6 +209,7 @@ def create_key(account: str, name: str, days: int | None, state: Path) -> None:
             account=account,
             name=name,
             secret_key=settings.secret_key.get_secret_value(),
+            prefix=_KINDS[kind],
             expires_at=expires_at,
         )
     assert new is not None

@@ -8,11 +8,17 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  ├─ NotFound                     404
 │  │  ├─ UnknownJob
 │  │  ├─ UnknownOutput
-│  │  └─ UnknownModel
+│  │  ├─ UnknownModel
+│  │  ├─ UnknownWebhook
+│  │  └─ UnknownDelivery
 │  ├─ MethodNotAllowed             405
 │  ├─ Conflict                     409
 │  │  ├─ AlreadyEnded
-│  │  └─ StillRunning
+│  │  ├─ StillRunning
+│  │  ├─ JobCancelled
+│  │  ├─ TooManyWebhooks
+│  │  ├─ WebhookDisabled
+│  │  └─ StillDelivering
 │  ├─ Gone                         410
 │  ├─ BodyTooLarge                 413
 │  ├─ UnsupportedMedia             415
@@ -22,14 +28,18 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  ├─ Unreachable                  422: a customer's URL that could not be had; status, may be retryable
 │  ├─ TooLarge                     422: more lies at a customer's URL than is taken
 │  ├─ IdempotencyMismatch          422
+│  ├─ JobRefused                   422: the job that a caller waited for ended as it cannot be done
 │  ├─ RateLimited                  429, retry_after
-│  └─ QueueFull                    429, retry_after
+│  ├─ QueueFull                    429, retry_after
+│  └─ NotOffered                   501: the API knows it, Darkroom does not do it
 ├─ Unavailable                     503: a part of ours is away; the same request works later
 │  ├─ DatabaseDown
 │  ├─ BrokerDown
 │  ├─ StorageDown
 │  ├─ SafetyDown
-│  └─ Busy
+│  ├─ Busy
+│  └─ StillWorking
+├─ JobFailed                       the job that a caller waited for failed for no fault of the request
 ├─ ObjectMissing                   the store holds no such key
 ├─ ObjectCorrupt                   the store's bytes are not the ones the row promises
 ├─ BucketError                     a customer's own bucket did not take an object
@@ -132,6 +142,18 @@ class UnknownModel(NotFound):
     code = "model_not_found"
 
 
+class UnknownWebhook(NotFound):
+    """No webhook of yours has this id; GET /v1/webhooks lists them."""
+
+    code = "webhook_not_found"
+
+
+class UnknownDelivery(NotFound):
+    """No delivery of yours has this id."""
+
+    code = "delivery_not_found"
+
+
 class MethodNotAllowed(RequestError):
     """This address does not answer that method."""
 
@@ -156,6 +178,30 @@ class StillRunning(Conflict):
     """This job has not ended; wait for it, or cancel it first."""
 
     code = "still_running"
+
+
+class TooManyWebhooks(Conflict):
+    """This account has as many webhooks as it may; delete one."""
+
+    code = "too_many_webhooks"
+
+
+class WebhookDisabled(Conflict):
+    """This webhook is disabled; POST …/enable first."""
+
+    code = "webhook_disabled"
+
+
+class StillDelivering(Conflict):
+    """This delivery is still being tried; only one that was delivered or given up can be replayed."""
+
+    code = "still_delivering"
+
+
+class JobCancelled(Conflict):
+    """The job that was to make this was cancelled."""
+
+    code = "job_cancelled"
 
 
 class Gone(RequestError):
@@ -250,6 +296,13 @@ class IdempotencyMismatch(RequestError):
     http_status = 422
 
 
+class JobRefused(RequestError):
+    """This cannot be made as it was asked for."""
+
+    code = "job_refused"
+    http_status = 422
+
+
 class RateLimited(RequestError):
     """Too many requests with this API key; wait for the reset and send the request again."""
 
@@ -268,6 +321,13 @@ class QueueFull(RequestError):
     ) -> None:
         self.limit = limit
         super().__init__(message, retry_after=retry_after)
+
+
+class NotOffered(RequestError):
+    """Darkroom does not offer this operation."""
+
+    code = "not_offered"
+    http_status = 501
 
 
 class Unavailable(DarkroomError):
@@ -307,6 +367,18 @@ class Busy(Unavailable):
     """This process does as much of this at a time as it may; the same request works in a moment."""
 
     code = "busy"
+
+
+class StillWorking(Unavailable):
+    """It is still being made; send the same request again to go on waiting for it."""
+
+    code = "still_working"
+
+
+class JobFailed(DarkroomError):
+    """It could not be made, for no fault of the request; try again later, or tell the operator."""
+
+    code = "job_failed"
 
 
 class ObjectMissing(DarkroomError):

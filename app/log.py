@@ -59,6 +59,8 @@ def configure(*, log_format: LogFormat, level: str) -> None:
     # Alembic and the servers' access logs say at INFO what our own events already say.
     for chatty in ("alembic", "urllib3", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It would tell whole URLs, signatures included, of hosts whose headers are malformed.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

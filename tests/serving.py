@@ -1,4 +1,4 @@
-"""A running Darkroom inside the test's own process: a real HTTP server on loopback, and a worker beside it."""
+"""A running Darkroom inside the test's own process: a real HTTP server on loopback, a worker beside it."""
 
 import threading
 from collections.abc import Callable, Iterator

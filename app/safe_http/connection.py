@@ -42,6 +42,13 @@ class GuardedConnection(HTTPConnection):
         super().connect()
         self._measure()
 
+    def open(self) -> Line:
+        """Connect, for one request whose time the meter alone limits, and give the connection's socket."""
+        self.connect()
+        self.timeout = None
+        assert isinstance(self.sock, Line)
+        return self.sock
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request; a connection that is used again gets a fresh meter."""
         if self.sock is not None:

@@ -21,7 +21,11 @@ CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 """How long a look-up may take, and how long a connection to each address."""
 Resolver = Callable[[str, int], Sequence[str]]
 """Gives all addresses of a name, for a port; raises `socket.gaierror` when there are none."""
-_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
+_NO_SUCH_NAME: Final = frozenset(
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
+    if hasattr(socket, name)  # musl has the first alone
+)
 
 
 def ask_system(host: str, port: int) -> list[str]:

@@ -1,14 +1,14 @@
 """The door itself: `check`, `fetch` and `post` for a customer's URL."""
 
 import contextlib
+import re
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from http.client import BadStatusLine, HTTPException, LineTooLong, RemoteDisconnected, UnknownProtocol
-from socket import gaierror
+from http.client import HTTPException
 from typing import Final
 
 from urllib3 import BaseHTTPResponse
@@ -21,6 +21,7 @@ from app.safe_http.allow import AllowList
 from app.safe_http.connection import GuardedConnection, GuardedTlsConnection, trust
 from app.safe_http.gate import CONNECT_TIMEOUT, Gate, Resolver, ask_system
 from app.safe_http.line import Meter
+from app.safe_http.reasons import told
 from app.safe_http.urls import Target, follow, parse
 
 MAX_REDIRECTS: Final = 3
@@ -34,6 +35,8 @@ _PIECE: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _GOOD: Final = frozenset({200, 203})
 """Statuses of an answer that is the whole thing."""
+_MEDIA_TYPE: Final = re.compile(r"\s*([\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127})\s*(?:;|\Z)", re.ASCII)
+"""RFC 6838, section 4.2."""
 _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ALWAYS_SENT: Final = {
     "User-Agent": f"Darkroom/{__version__}",
@@ -61,7 +64,7 @@ class Fetched:
     url: str
     """Where it lay, after the redirects."""
     content_type: str | None
-    """The media type that was claimed, in lower case and without parameters; nothing has checked it."""
+    """The media type that was claimed, in lower case and without parameters; None when it was malformed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ class Guard:
             Unreachable: its host's name cannot be looked up at the moment.
         """
         target = parse(url)
-        with _told():
+        with told():
             seconds = min(CONNECT_TIMEOUT, self._timeout).total_seconds()
             found = self.gate.addresses(target.host, target.port, seconds=seconds)
         return Checked(url=target.url, host=target.host, port=target.port, addresses=found)
@@ -179,8 +182,12 @@ class Guard:
                 return follow(target, location)
             _refuse_unusable(response, limit)
             meter.grant(limit + limit // 8 + MAX_HEAD)  # what chunks of at least 64 bytes add
-            claimed = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            return Fetched(data=_read(response, limit), url=target.url, content_type=claimed or None)
+            claimed = _MEDIA_TYPE.match(response.headers.get("Content-Type", ""))
+            return Fetched(
+                data=_read(response, limit),
+                url=target.url,
+                content_type=claimed[1].lower() if claimed else None,
+            )
 
     @contextlib.contextmanager
     def _exchange(
@@ -193,9 +200,10 @@ class Guard:
         body: bytes | None = None,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request on a connection of its own and give the answer, its body yet to be read."""
-        with _told(), contextlib.closing(self._connection(target, meter)) as connection:
-            connection.connect()
-            connection.timeout = None  # from here on the meter is enough
+        with told(), contextlib.ExitStack() as opened:
+            connection = opened.enter_context(contextlib.closing(self._connection(target, meter)))
+            line = connection.open()
+            opened.callback(line.end)
             # It may have answered, and hung up, before it took all of the body.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(
@@ -206,8 +214,7 @@ class Guard:
                     preload_content=False,
                     decode_content=False,
                 )
-            with contextlib.closing(connection.getresponse()) as response:
-                yield response
+            yield opened.enter_context(contextlib.closing(connection.getresponse()))
 
     def _connection(self, target: Target, meter: Meter) -> GuardedConnection:
         timeout = CONNECT_TIMEOUT.total_seconds()
@@ -249,7 +256,6 @@ def _read(response: BaseHTTPResponse, limit: int) -> bytes:
 def _beginning(response: BaseHTTPResponse, meter: Meter) -> bytes:
     """Give the first bytes of a body, or those that came before it broke off."""
     meter.end_within(_BODY_PATIENCE)
-    meter.grant(MAX_HEAD)
     kept = b""
     with contextlib.suppress(urllib3.HTTPError, HTTPException, OSError, TooLarge):
         while len(kept) < KEPT and (piece := response.read1(KEPT - len(kept), decode_content=False)):
@@ -259,40 +265,3 @@ def _beginning(response: BaseHTTPResponse, meter: Meter) -> bytes:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"What lies at the URL has more than the {limit:,} bytes that are taken.")
-
-
-_REASONS: Final[tuple[tuple[tuple[type[Exception], ...], str, bool], ...]] = (
-    ((ssl.SSLCertVerificationError,), "The certificate of the URL's host is not valid for it.", False),
-    (
-        (TimeoutError, urllib3.TimeoutError),
-        "The URL's host does not answer, or not within the time it has.",
-        True,
-    ),
-    (
-        (gaierror, urllib3.NameResolutionError),
-        "The name of the URL's host cannot be looked up at the moment.",
-        True,
-    ),
-    ((urllib3.NewConnectionError,), "The URL's host accepts no connection.", True),
-    ((ssl.SSLError, urllib3.SSLError), "The URL's host does not speak TLS as it should.", False),
-    ((RemoteDisconnected,), "The URL's host hung up before it answered.", True),
-    (
-        (BadStatusLine, LineTooLong, UnknownProtocol, urllib3.InvalidHeader),
-        "The URL's host does not answer in HTTP.",
-        False,
-    ),
-    ((urllib3.HTTPError, HTTPException, OSError), "The URL's host broke off.", True),
-)
-"""Exceptions, the public sentence for them, and whether the same exchange may succeed later."""
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Raise what sockets, TLS, http.client and urllib3 raise inside as Unreachable."""
-    try:
-        yield
-    except (urllib3.HTTPError, HTTPException, OSError) as error:
-        sentence, retryable = next(
-            (sentence, retryable) for kinds, sentence, retryable in _REASONS if isinstance(error, kinds)
-        )
-        raise Unreachable(sentence, retryable=retryable) from error
