@@ -22,6 +22,10 @@ from app.settings import Settings
 
 RUN_JOB: Final = "run_job"
 """Name of the Celery task that works on one job; its only argument is the job's id."""
+DELIVER: Final = "deliver"
+"""Name of the Celery task that posts one webhook; its only argument is the delivery's id."""
+WEBHOOKS: Final = "webhooks"
+"""Queue of the deliveries."""
 UPKEEP: Final = "upkeep"
 """Queue of the periodic tasks."""
 WINDOW: Final = 64
@@ -76,18 +80,21 @@ class Broker:
         self._problem: str | None = None
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
 
-    def publish(self, queue: str, job_ids: Sequence[uuid.UUID]) -> None:
-        """Send one wake-up per job and return when the broker has taken them all.
+    def publish(self, queue: str, ids: Sequence[uuid.UUID], *, task: str = RUN_JOB) -> None:
+        """Send one wake-up per job, or per delivery, and return when the broker has taken them all.
+
+        Args:
+            task: RUN_JOB or DELIVER.
 
         Raises:
             BrokerDown: it did not take all of them; some may have arrived, which is harmless.
         """
         with self._errors_translated():
             producer = self._ready_producer(queue)
-            for start in range(0, len(job_ids), WINDOW):
+            for start in range(0, len(ids), WINDOW):
                 with producer.batch(max_size=WINDOW):
-                    for job_id in job_ids[start : start + WINDOW]:
-                        self._send(producer, queue, job_id)
+                    for each in ids[start : start + WINDOW]:
+                        self._send(producer, queue, task, each)
                 self._await_confirms()
 
     def depth(self, queue: str) -> int:
@@ -152,16 +159,16 @@ class Broker:
             self._declared.add(queue)
         return self._producer
 
-    def _send(self, producer: Any, queue: str, job_id: uuid.UUID) -> None:
+    def _send(self, producer: Any, queue: str, task: str, argument: uuid.UUID) -> None:
         task_id = str(uuid.uuid4())
         self._published += 1
         if self._is_amqp:
             self._unconfirmed.add(self._published)
         producer.publish(
-            ([str(job_id)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
+            ([str(argument)], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
             exchange="",
             routing_key=queue,
-            headers={**_HEADERS, "id": task_id, "root_id": task_id, "origin": self._origin},
+            headers={**_HEADERS, "task": task, "id": task_id, "root_id": task_id, "origin": self._origin},
             correlation_id=task_id,
             reply_to="",
             delivery_mode=2,
@@ -205,7 +212,6 @@ class Broker:
 
 _HEADERS: Final[dict[str, object]] = {
     "lang": "py",
-    "task": RUN_JOB,
     "shadow": None,
     "eta": None,
     "expires": None,

@@ -1,5 +1,7 @@
 """The relay: releases due jobs to Celery's queues, rescues those of silent workers, repairs lost wake-ups.
 
+It does the same for webhooks' deliveries, see `app/outbox.py`.
+
 It is a plain loop, not a Celery worker, because it must go on while the broker is down. Several may run:
 SKIP LOCKED gives each job to one of them.
 
@@ -15,19 +17,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.broker import UPKEEP, Broker
+from app.broker import UPKEEP, WEBHOOKS, Broker
 from app.db import Database, bell, jobs, queues
 from app.domain.catalog import Catalog
 from app.errors import BrokerDown, DatabaseDown, Unavailable
 from app.log import get_logger
+from app.outbox import Outbox
 from app.settings import Settings
 
 log = get_logger(__name__)
 
 
 def all_queues(catalog: Catalog) -> list[str]:
-    """Give the names of all queues there are: those the catalogue's targets name, and `upkeep`."""
-    return sorted({*catalog.queues(), UPKEEP})
+    """Give the names of all queues there are: those the catalogue's targets name, `upkeep` and `webhooks`."""
+    return sorted({*catalog.queues(), UPKEEP, WEBHOOKS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,11 @@ class Pass:
     """What one pass of the relay did."""
 
     released: int
+    """Jobs and deliveries."""
     more: bool
     """Whether a queue filled its batch, so that the next pass should follow at once."""
+    wait: timedelta
+    """When the next pass should follow if nobody rings and there is no more."""
 
 
 class Relay:
@@ -47,6 +53,7 @@ class Relay:
         self._database = database
         self._broker = broker
         self._queues = catalog.queues()
+        self._outbox = Outbox(settings, database, broker)
         self._next_check = 0.0
         self._rescue_from = 0.0
         self._failures = 0
@@ -74,17 +81,19 @@ class Relay:
                 continue
             self._failures = 0
             if not done.more:
-                wait(self._settings.relay_poll)
+                wait(done.wait)
 
     def release_due(self) -> Pass:
-        """Release what is due on every queue, up to one batch each.
+        """Release what is due on every queue, up to one batch each; deliveries last.
 
         Raises:
-            BrokerDown: the jobs of the failed batch are due again.
+            BrokerDown: the jobs, or deliveries, of the failed batch are due again.
         """
         batch = self._settings.relay_batch
         counts = [self._release(queue, batch) for queue in self._queues]
-        return Pass(released=sum(counts), more=batch in counts)
+        counts.append(self._outbox.release_due())
+        wait = min(self._settings.relay_poll, self._outbox.rest or self._settings.relay_poll)
+        return Pass(released=sum(counts), more=batch in counts, wait=wait)
 
     def _release(self, queue: str, batch: int) -> int:
         with self._database.autocommit() as tx:
@@ -108,7 +117,10 @@ class Relay:
         self._next_check = now + self._settings.relay_poll.total_seconds()
         if now >= self._rescue_from:
             self.rescue()
+            self._outbox.rescue()
         self.repair()
+        self._outbox.repair()
+        self._outbox.give_up_now_and_then()
 
     def rescue(self) -> jobs.Rescued:
         """Give back the jobs of workers that fell silent."""

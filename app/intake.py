@@ -345,6 +345,7 @@ class _Plan:
             negative_prompt=wish.negative_prompt or "",
             image=images.get("image"),
             mask_image=images.get("mask_image"),
+            mask_from_alpha=wish.mask_from_alpha,
             watermarks=tuple(image for role, image in images.items() if role.startswith("watermark_")),
             quality=wish.quality,
             safety_checker=wish.safety_checker,

@@ -1,4 +1,4 @@
-"""How long outputs stay: persist, unpersist, and the purge that can never eat a persisted image.
+"""How long outputs stay and who may see them, and the purge that can never eat a persisted image.
 
 The purge has two phases, each committed: mark `purging`, then delete objects and write the tombstone. In
 a race test one transaction around the deletion lost 18 of 981 persisted images; two phases lost none.
@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from app.db import Database, door, outputs, workers
-from app.db.jobs import OutputRow
+from app.db import Database, buckets, door, outputs, workers
+from app.db.history import OutputRow
 from app.errors import Gone, UnknownOutput
 from app.log import get_logger
 from app.settings import Settings
@@ -19,6 +19,8 @@ from app.storage import Storage
 _BATCH: Final = 1000
 """Objects per deletion request: the most S3 takes, and 35 to 48 times faster than one by one."""
 _SILENT_WORKERS: Final = timedelta(days=1)
+_SUBMITTED_WITHIN: Final = timedelta(hours=1)
+"""How long after it read an account's bucket a request may still write the job that is promised it."""
 
 log = get_logger(__name__)
 
@@ -53,6 +55,44 @@ def unpersist(settings: Settings, database: Database, output_id: UUID, *, accoun
     """
     with database.transaction() as tx:
         changed = outputs.unpersist(tx, output_id, account_id=account_id, retention=settings.retention)
+        return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=changed)
+
+
+def publish(database: Database, output_id: UUID, *, account_id: UUID) -> OutputRow:
+    """Let everybody fetch an output, keep it, and give it; harmless when it is public already.
+
+    Raises:
+        UnknownOutput: the account has no such output.
+        Gone: it has expired.
+    """
+    with database.transaction() as tx:
+        changed = outputs.publish(tx, output_id, account_id=account_id)
+        return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=changed)
+
+
+def unpublish(database: Database, output_id: UUID, *, account_id: UUID) -> OutputRow:
+    """Let only its account fetch an output and give it; what publishing kept stays kept.
+
+    Raises:
+        UnknownOutput: the account has no such output.
+        Gone: it has expired.
+    """
+    with database.transaction() as tx:
+        changed = outputs.unpublish(tx, output_id, account_id=account_id)
+        return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=changed)
+
+
+def discard(database: Database, output_id: UUID, *, account_id: UUID) -> OutputRow:
+    """Hand an output to the next purge, kept and published or not, and give its row as it is now.
+
+    From here on nobody can fetch, keep or publish it, and there is no way back.
+
+    Raises:
+        UnknownOutput: the account has no such output.
+        Gone: it is deleted already, by its owner or by a purge.
+    """
+    with database.transaction() as tx:
+        changed = outputs.discard(tx, output_id, account_id=account_id)
         return _after(outputs.by_id(tx, output_id, account_id=account_id), changed=changed)
 
 
@@ -112,9 +152,21 @@ def due(settings: Settings, database: Database) -> outputs.Expired:
 
 
 def sweep(database: Database) -> None:
-    """Delete the rows of workers silent for a day and Idempotency-Keys past their 24 hours."""
+    """Delete what nobody needs: silent workers, old Idempotency-Keys, credentials of former buckets.
+
+    Workers are forgotten after a day of silence, Idempotency-Keys after their 24 hours, and credentials when
+    the last job and the last copy that were promised the bucket are done.
+    """
     with database.transaction() as tx:
         silent = workers.forget_silent(tx, older_than=_SILENT_WORKERS)
         keys = door.forget_old_keys(tx)
-    if silent or keys:
-        log.info("swept", workers=silent, idempotency_keys=keys)
+        ended = buckets.end_deleted(tx)
+        forgotten = buckets.forget_credentials(tx, grace=_SUBMITTED_WITHIN)
+    if silent or keys or ended or forgotten:
+        log.info(
+            "swept",
+            workers=silent,
+            idempotency_keys=keys,
+            copies_ended=ended,
+            credentials_forgotten=forgotten,
+        )

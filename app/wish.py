@@ -78,6 +78,7 @@ class Wish:
     """What somebody wants done; None where the request named nothing.
 
     `fields` maps the spec's names to the dialect's, so that an error names the field the caller wrote.
+    `mask_from_alpha` says that a mask marks what changes by being fully transparent there, not by white.
     Of a transformation only `operation`, `transform`, `image`, `watermarks`, `output_format`, `quality` and
     `terms` count; no model does it.
     """
@@ -97,6 +98,7 @@ class Wish:
     quality: int | None = None
     image: Upload | None = None
     mask_image: Upload | None = None
+    mask_from_alpha: bool = False
     transform: Transform | None = None
     watermarks: tuple[Upload, ...] = ()
     safety_checker: bool = False

@@ -83,7 +83,7 @@ def test_a_worker_consumes_every_queue_that_relay_fills(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_text((ROOT / "app/domain/models.yaml").read_text().replace("queue: cpu", "queue: gpu.a"))
 
-    assert dispatch.all_queues(catalog.load(file)) == ["gpu.a", "upkeep"]
+    assert dispatch.all_queues(catalog.load(file)) == ["cpu", "gpu.a", "upkeep", "webhooks"]
 
 
 def test_the_changelog_tells_what_this_version_brings() -> None:

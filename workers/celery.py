@@ -7,17 +7,22 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 """
 
 import mmap
+from functools import cached_property
 from typing import Any, Final
 
 from celery import Celery, signals
 
-from app import broker, dispatch, log
+from app import broker, dispatch, log, safe_http
+from app.buckets import Buckets
 from app.db import bell, connect
 from app.domain import catalog
 from app.process import die_with_parent
 from app.settings import Settings, load
 from app.storage import open_store
+from app.vault import Vault
 from workers import providers
+from workers.copying import Copier
+from workers.deliverer import Deliverer
 from workers.leases import Leases
 from workers.runner import Runner
 
@@ -67,6 +72,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "beat_schedule": {
             "purge": _every("purge", settings.purge_every.total_seconds()),
             "sweep": _every("sweep", 3600.0),
+            "copy_outputs": _every("copy_outputs", 15.0),
         },
         # Remembers nothing: its tasks are idempotent, and a file would need a writable folder.
         "beat_scheduler": "celery.beat:Scheduler",
@@ -104,6 +110,30 @@ class WorkerProcess:
             providers=providers.load,
             leases=self._leases,
             doorbell=self._doorbell,
+        )
+
+    @cached_property
+    def deliverer(self) -> Deliverer:
+        """Posts webhooks; made when the first is due, as most processes never post one."""
+        return Deliverer(
+            self.settings,
+            database=self.database,
+            guard=safe_http.for_webhooks(self.settings),
+            vault=Vault(self.settings),
+            doorbell=self._doorbell,
+            is_draining=_drain_flag_is_up,
+        )
+
+    @cached_property
+    def copier(self) -> Copier:
+        """Copies outputs into customers' own buckets; made for the first job that has one."""
+        buckets = Buckets(self.settings, self.database)
+        return Copier(
+            self.settings,
+            database=self.database,
+            storage=self.storage,
+            buckets=buckets,
+            is_draining=_drain_flag_is_up,
         )
 
     def open(self) -> None:

@@ -186,8 +186,9 @@ class Runner:
         image = imaging.prepare_image(original, **size)
         if spec.mask_image is None:
             return Inputs(image=image)
-        decoded = self._read(spec.mask_image, field="mask")
-        mask = imaging.prepare_mask(decoded, image_size=original.size, **size)
+        by_alpha = spec.mask_from_alpha
+        decoded = self._read(spec.mask_image, field="mask", keep_alpha=by_alpha)
+        mask = imaging.prepare_mask(decoded, image_size=original.size, **size, from_alpha=by_alpha)
         return Inputs(image=image, mask_image=mask)
 
     def _read(self, stored: StoredImage, *, field: str, keep_alpha: bool = False) -> Image.Image:

@@ -1,9 +1,9 @@
-"""The tasks, as thin as paper: the work is in `runner` and in `app.retention`."""
+"""The tasks, as thin as paper: the work is in `runner`, `deliverer`, `copying` and `app.retention`."""
 
 from uuid import UUID
 
 from app import retention
-from app.broker import RUN_JOB
+from app.broker import DELIVER, RUN_JOB
 from workers.celery import app, process
 
 
@@ -11,6 +11,12 @@ from workers.celery import app, process
 def run_job(job_id: str) -> None:
     """Work on this job if it is there for the taking."""
     process().runner.run(UUID(job_id))
+
+
+@app.task(name=DELIVER, acks_late=True, ignore_result=True)
+def deliver(delivery_id: str) -> None:
+    """Post this webhook if it is there for the taking."""
+    process().deliverer.deliver(UUID(delivery_id))
 
 
 @app.task(name="purge", acks_late=True, ignore_result=True)
@@ -22,6 +28,12 @@ def purge() -> None:
 
 @app.task(name="sweep", acks_late=True, ignore_result=True)
 def sweep() -> None:
-    """Delete rows nobody needs: silent workers, old Idempotency-Keys."""
+    """Delete what nobody needs: silent workers, old Idempotency-Keys, credentials of former buckets."""
     held = process()
     retention.sweep(held.database)
+
+
+@app.task(name="copy_outputs", acks_late=True, ignore_result=True)
+def copy_outputs() -> None:
+    """Try again what did not reach a customer's own bucket."""
+    process().copier.retry_due()

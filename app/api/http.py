@@ -249,7 +249,16 @@ _SENTENCES: Final = {
     "int_parsing_size": "is out of all range; send a smaller number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
     "literal_error": "must be one of {expected}",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must not have fewer than {min_length} entries",
+    "too_long": "must not have more than {max_length} entries",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "extra_forbidden": "is not known here; remove it",
     "value_error": "{error}",
 }
 """By pydantic's kinds of errors, all that our models can meet; our only pattern asks for a non-blank."""

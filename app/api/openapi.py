@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from app.api import schemas
-from app.api.operations import Operation, PathPart
+from app.api.operations import EventStream, HeaderPart, Operation, PathPart
 from app.api.schemas import Bodies
 
 Json = dict[str, Any]
@@ -46,10 +46,16 @@ _HEADERS: Final = {
     "X-RateLimit-Reset": ("integer", "When the minute ends, in Unix seconds"),
     "Retry-After": ("integer", "Seconds after which to send the request again, where that is known"),
     "WWW-Authenticate": ("string", "Which header takes the key"),
-    "Location": ("string", "A link into the object store, good for at most 15 minutes"),
+    "Location": (
+        "string",
+        "Where it is: the job, or a link into the object store that is good for at most 15 minutes",
+    ),
     "ETag": ("string", "The SHA-256 of the whole image, in quotes"),
     "Accept-Ranges": ("string", "bytes"),
     "Content-Range": ("string", "Which bytes these are, and of how many"),
+    "X-Image-Processing-Usage": ("integer", "Images that this counts as; with live keys only"),
+    "Preference-Applied": ("string", "The wait that was honoured, in seconds: wait=20"),
+    "Idempotent-Replayed": ("boolean", "true when an earlier request with this Idempotency-Key made the job"),
 }
 _HEADERS_OF: Final = {
     200: ("ETag", "Accept-Ranges"),
@@ -65,18 +71,21 @@ _HEADERS_OF: Final = {
 _SAYS: Final = {
     200: "Here it is",
     206: "The range of bytes asked for",
+    204: "Done, and there is nothing to say",
     302: "The image lies behind this link",
     304: "The image you have is the image there is",
     400: "The body cannot be read",
     401: "No valid API key was sent",
     403: "The account is disabled",
     404: "There is nothing here, or nothing of yours",
+    409: "It is in no state for that",
     410: "The output expired and is deleted for good",
     413: "The body is too large",
     415: "The body has another Content-Type",
     416: "The range begins beyond the last byte",
     422: "Fields have values that cannot be used; `details` names each",
     429: "Too many requests in this minute, or too many unfinished jobs",
+    501: "Darkroom does not offer this",
     503: "A part of Darkroom is away; the same request works later",
 }
 
@@ -139,13 +148,17 @@ def _body(operation: Operation, model: type[BaseModel], bodies: Bodies) -> Json:
         return {"application/json": content}
     encoding = {file.name: {"contentType": ", ".join(file.media_types)} for file in operation.uploads}
     schema = schemas.of_form(model, operation.uploads, example=operation.example or {})
-    return {"multipart/form-data": {"schema": schema, "encoding": encoding}}
+    made: Json = {"multipart/form-data": {"schema": schema, "encoding": encoding}}
+    if operation.or_json is not None:
+        made["application/json"] = {"schema": bodies[operation.or_json, "validation"]}
+    return made
 
 
 def _parameters(operation: Operation) -> list[Json]:
     found = [_path_parameter(part) for part in operation.parts]
     if operation.query is not None:
         found += _query_parameters(operation.query)
+    found += [_header_parameter(part) for part in operation.takes]
     return [*found, _IDEMPOTENCY_KEY] if operation.idempotent else found
 
 
@@ -156,6 +169,17 @@ def _path_parameter(part: PathPart) -> Json:
         "required": True,
         "description": part.description,
         "schema": {"type": "string"} | ({"pattern": part.pattern} if part.pattern else {}),
+        "example": part.example,
+    }
+
+
+def _header_parameter(part: HeaderPart) -> Json:
+    return {
+        "name": part.name,
+        "in": "header",
+        "required": False,
+        "description": part.description,
+        "schema": {"type": "string", "pattern": part.pattern},
         "example": part.example,
     }
 
@@ -181,15 +205,28 @@ def _answer(operation: Operation, status: int, bodies: Bodies) -> Json:
         names += [name for name in _HEADERS if name.startswith("X-RateLimit-")]
     if isinstance(answer, tuple) or status >= HTTPStatus.MULTIPLE_CHOICES:
         names += _HEADERS_OF.get(status, ())
+    names += operation.headers.get(status, ())
     made: Json = {
         "description": _says(answer, status),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
     }
     if isinstance(answer, tuple):
         made["content"] = {media: {} for media in answer}
+    elif isinstance(answer, EventStream):
+        made["content"] = _stream(answer, bodies)
     elif schemas.is_json(answer):
-        made["content"] = {"application/json": {"schema": bodies[answer, "serialization"]}}
+        media_type = getattr(answer, "media_type", "application/json")
+        made["content"] = {media_type: {"schema": bodies[answer, "serialization"]}}
+    if operation.events is not None and status == HTTPStatus.OK:
+        made["content"] |= _stream(operation.events, bodies)
     return made
+
+
+def _stream(stream: EventStream, bodies: Bodies) -> Json:
+    # OpenAPI 3.1 has no word for the items of a stream; 3.2's is itemSchema.
+    events = {"type": "string", "description": "Server-Sent Events"}
+    data = bodies[stream.item, "serialization"]
+    return {"text/event-stream": {"schema": events, "x-event-data": data}}
 
 
 def _says(answer: object, status: int) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
-from app.api.operations import Operation, Upload
+from app.api.operations import EventStream, Operation, Upload
 
 Bodies = dict[tuple[Any, JsonSchemaMode], JsonSchemaValue]
 """The schema of each JSON body by its type and its direction: validation in, serialization out."""
@@ -61,7 +61,10 @@ def of_bodies(operations: Iterable[Operation]) -> tuple[Bodies, dict[str, JsonSc
     for each in operations:
         if each.request is not None and not each.uploads:
             wanted[each.request, "validation"] = None
-        wanted |= {(answer, "serialization"): None for answer in each.answers.values() if is_json(answer)}
+        if each.or_json is not None:
+            wanted[each.or_json, "validation"] = None
+        answers = [item_of(answer) for answer in (*each.answers.values(), each.events)]
+        wanted |= {(answer, "serialization"): None for answer in answers if is_json(answer)}
     made, definitions = TypeAdapter.json_schemas(
         [(kind, mode, TypeAdapter(kind)) for kind, mode in wanted],
         ref_template=_REF + "{model}",
@@ -74,14 +77,42 @@ def of_bodies(operations: Iterable[Operation]) -> tuple[Bodies, dict[str, JsonSc
     )
 
 
+def item_of(answer: Any) -> Any:
+    """Give the type of a stream's events, of any other answer itself."""
+    return answer.item if isinstance(answer, EventStream) else answer
+
+
 def is_json(answer: object) -> bool:
     """Whether an operation's answer is JSON, and neither empty nor bytes."""
     return answer is not None and not isinstance(answer, tuple)
 
 
 def of_texts(model: type[BaseModel]) -> JsonSchemaValue:
-    """Give the schema of a query string's or a form's texts."""
-    return model.model_json_schema(schema_generator=_TextSchemas)
+    """Give the schema of a query string's or a form's texts, whole in itself."""
+    return inlined(model.model_json_schema(schema_generator=_TextSchemas))
+
+
+def of_model(model: type[BaseModel]) -> JsonSchemaValue:
+    """Give the schema of a JSON object that clients send, whole in itself."""
+    return inlined(model.model_json_schema(schema_generator=_JsonSchemas))
+
+
+def inlined(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Give a schema with what it refers to put in place of each reference; it must not refer to itself."""
+    defined = schema.get("$defs", {})
+
+    def put(node: Any) -> Any:
+        if isinstance(node, list):
+            return [put(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if isinstance(reference := node.get("$ref"), str):
+            besides = {key: each for key, each in node.items() if key != "$ref"}
+            return {**put(defined[reference.rsplit("/", 1)[1]]), **besides}
+        return {key: put(each) for key, each in node.items() if key != "$defs"}
+
+    whole: JsonSchemaValue = put(schema)
+    return whole
 
 
 def of_form(model: type[BaseModel], uploads: Sequence[Upload], *, example: dict[str, Any]) -> JsonSchemaValue:

@@ -75,6 +75,22 @@ def current(tx: Connection, account_id: UUID, *, deploy_type: str) -> TargetRow 
     return _target(row)
 
 
+def for_copies(tx: Connection, target_id: UUID) -> TargetRow | None:
+    """Give the details by which a promise of this bucket is kept: its own, or newer ones for the same links.
+
+    So a customer who sends his details again with another key mends the copies that still wait.
+    """
+    row = tx.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM storage_targets promised JOIN storage_targets t ON t.id = promised.id "
+        "OR (t.account_id = promised.account_id AND t.deploy_type = promised.deploy_type "
+        "AND t.directory = promised.directory AND t.public_url = promised.public_url "
+        "AND t.removed_at IS NULL) "
+        "WHERE promised.id = %(id)s ORDER BY t.removed_at IS NULL DESC, t.id DESC LIMIT 1",
+        {"id": target_id},
+    ).first()
+    return _target(row)
+
+
 def by_id(tx: Connection, target_id: UUID) -> TargetRow | None:
     """Give a bucket, removed or not."""
     row = tx.exec_driver_sql(
@@ -191,6 +207,28 @@ def postpone(tx: Connection, target_id: UUID, *, wait: timedelta) -> int:
         f"UPDATE outputs o SET copy_run_at = now() + %(wait)s FROM jobs j WHERE j.id = o.job_id "
         f"AND j.storage_target_id = %(target_id)s AND {_PENDING} AND o.copy_run_at <= now()",
         {"target_id": target_id, "wait": wait},
+    ).rowcount
+
+
+def hurry(tx: Connection, target: TargetRow, *, wait: timedelta) -> int:
+    """Let the copies that wait for this bucket wait no longer than this: it works again; gives how many.
+
+    Args:
+        wait: at least a lease, so that one which is being tried right now is not tried beside that.
+    """
+    return tx.exec_driver_sql(
+        f"UPDATE outputs o SET copy_run_at = now() + %(wait)s "
+        "FROM jobs j JOIN storage_targets t ON t.id = j.storage_target_id "
+        "WHERE j.id = o.job_id AND t.account_id = %(account_id)s AND t.deploy_type = %(deploy_type)s "
+        "AND t.directory = %(directory)s AND t.public_url = %(public_url)s "
+        f"AND {_PENDING} AND o.copy_run_at > now() + %(wait)s",
+        {
+            "account_id": target.account_id,
+            "deploy_type": target.deploy_type,
+            "directory": target.directory,
+            "public_url": target.public_url,
+            "wait": wait,
+        },
     ).rowcount
 
 

@@ -69,6 +69,7 @@ class OutputRow:
     state: str
     expires_at: datetime
     persisted_at: datetime | None
+    published_at: datetime | None
     purged_at: datetime | None
     name: str | None
     test: bool

@@ -13,13 +13,15 @@ from app.domain.job import Access, CopyState
 
 _COLUMNS: Final = (
     "o.id, o.job_id, o.index, o.key, o.sha256, o.size, o.width, o.height, o.format, o.seed, o.state, "
-    "o.expires_at, o.persisted_at, o.purged_at, o.name, o.test, o.access, o.flagged, "
+    "o.expires_at, o.persisted_at, o.published_at, o.purged_at, o.name, o.test, o.access, o.flagged, "
     "o.copy_state, o.copy_url, o.created_at, "
     "o.state <> 'live' OR (o.persisted_at IS NULL AND o.expires_at <= now()) AS expired"
 )
 _IN_LIBRARY: Final = (
     "o.state = 'live' AND o.name IS NOT NULL AND (o.persisted_at IS NOT NULL OR o.expires_at > now())"
 )
+_KEPT_BY_OWNER: Final = "CASE WHEN copy_state = 'pending' THEN now() ELSE coalesce(persisted_at, now()) END"
+"""While a copy is pending we keep an output ourselves, since the moment of `created_at`; see `db.buckets`."""
 
 
 def _output(row: Row[Any] | None) -> OutputRow | None:
@@ -80,7 +82,7 @@ def persist(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
     wins. An output past its expiry is not served any more, and so cannot be kept either.
     """
     row = tx.exec_driver_sql(
-        "UPDATE outputs SET persisted_at = coalesce(persisted_at, now()) "
+        f"UPDATE outputs SET persisted_at = {_KEPT_BY_OWNER} "
         "WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'live' "
         "AND (persisted_at IS NOT NULL OR expires_at > now()) RETURNING id",
         {"id": output_id, "account_id": account_id},
@@ -89,9 +91,12 @@ def persist(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
 
 
 def unpersist(tx: Connection, output_id: UUID, *, account_id: UUID, retention: timedelta) -> bool:
-    """Let an output expire again: at its old time, or `retention` from now when that has passed."""
+    """Let an output expire again: at its old time, or `retention` from now when that has passed.
+
+    One whose copy into its customer's bucket is pending stays kept by us until it is there.
+    """
     row = tx.exec_driver_sql(
-        "UPDATE outputs SET persisted_at = NULL, "
+        "UPDATE outputs SET persisted_at = CASE WHEN copy_state = 'pending' THEN created_at END, "
         "expires_at = CASE WHEN persisted_at IS NOT NULL AND expires_at <= now() "
         "THEN now() + %(retention)s ELSE expires_at END "
         "WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'live' "
@@ -105,7 +110,7 @@ def publish(tx: Connection, output_id: UUID, *, account_id: UUID) -> bool:
     """Let everybody fetch an output, and keep it; False when it is not live or not this account's."""
     row = tx.exec_driver_sql(
         "UPDATE outputs SET access = 'public', published_at = coalesce(published_at, now()), "
-        "persisted_at = coalesce(persisted_at, now()) "
+        f"persisted_at = {_KEPT_BY_OWNER} "
         "WHERE id = %(id)s AND account_id = %(account_id)s AND state = 'live' "
         "AND (persisted_at IS NOT NULL OR expires_at > now()) RETURNING id",
         {"id": output_id, "account_id": account_id},

@@ -19,3 +19,8 @@ class ImageFormat(StrEnum):
     def media_type(self) -> str:
         """Content-Type of the encoded bytes."""
         return f"image/{self.value}"
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it can hold transparent parts."""
+        return self is not ImageFormat.JPEG

@@ -5,11 +5,13 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.domain.formats import ImageFormat as ImageFormat
-from app.domain.transform import Transform
+from app.domain.formats import ImageFormat
+from app.domain.transform import MAX_WATERMARKS, Convert, Transform, Watermark
 
 CensorKind = Literal["black", "blur", "pixelate", "sensitive_content_text"]
 """What stands in place of an image that the safety checker flagged."""
+
+__all__ = ["MAX_PROMPT", "MAX_SEED", "CensorKind", "ImageFormat", "JobSpec", "Operation", "StoredImage"]
 
 MAX_SEED: Final = 2**63 - 1
 """Largest seed: what Postgres' bigint holds; torch takes up to 2**64 - 1."""
@@ -59,6 +61,15 @@ class JobSpec(BaseModel):
 
     Sizes are pixels. Unlike a request it holds no defaults to be guessed later: intake fills in the
     model's, and draws a seed when none was given, so that every attempt of a job draws the same picture.
+
+    A drawing needs a prompt. A transformation needs its `transform` and an `image`, and `watermarks` for
+    those that `transform` lays on it; its width and height are the image's, as it is shown.
+
+    Attributes:
+        quality: of JPEG and WebP; None means the encoder's own. See `encoding_quality`.
+        safety_checker: whether somebody must look at each image, and `safety_checker_type` stand in place of
+            one that must not be shown.
+        test: made with a test key: results are marked as such.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,8 +89,9 @@ class JobSpec(BaseModel):
     output_format: ImageFormat = ImageFormat.PNG
     image: StoredImage | None = None
     mask_image: StoredImage | None = None
+    mask_from_alpha: bool = False
     transform: Transform | None = None
-    watermarks: tuple[StoredImage, ...] = ()
+    watermarks: Annotated[tuple[StoredImage, ...], Field(max_length=MAX_WATERMARKS)] = ()
     quality: Annotated[int | None, Field(ge=1, le=100)] = None
     safety_checker: bool = False
     safety_checker_type: CensorKind = "black"
@@ -90,11 +102,11 @@ class JobSpec(BaseModel):
         if (self.transform is not None) != self.operation.transforms:
             raise ValueError(f"{self.operation} needs its transform, and nothing else has one")
         if self.transform is not None:
-            if self.transform.operation != self.operation or self.image is None:
-                raise ValueError(f"{self.operation} needs its own transform and an image")
-            return self
+            return self._checked_transformation(self.transform)
         if not self.prompt:
             raise ValueError(f"{self.operation} needs a prompt")
+        if self.watermarks:
+            raise ValueError(f"{self.operation} takes no watermarks")
         needed = {
             Operation.TEXT_TO_IMAGE: (False, False),
             Operation.IMAGE_TO_IMAGE: (True, False),
@@ -103,6 +115,22 @@ class JobSpec(BaseModel):
         if (self.image is not None, self.mask_image is not None) != needed:
             raise ValueError(f"{self.operation} has the wrong input images")
         return self
+
+    def _checked_transformation(self, transform: Transform) -> Self:
+        if transform.operation != self.operation:
+            raise ValueError(f"{self.operation} needs its own transform, not {transform.operation}")
+        if self.image is None or self.mask_image is not None or self.num_images != 1:
+            raise ValueError(f"{self.operation} makes one image of one image, without a mask")
+        marks = transform.watermarks if isinstance(transform, Watermark) else ()
+        if {mark.image for mark in marks} != set(range(len(self.watermarks))):
+            raise ValueError(f"{self.operation} needs the watermarks it lays on, and no others")
+        return self
+
+    @property
+    def encoding_quality(self) -> int | None:
+        """How well JPEG and WebP are encoded, 1 to 100: what a conversion asks for, else `quality`."""
+        asked = self.transform.quality if isinstance(self.transform, Convert) else None
+        return self.quality if asked is None else asked
 
     def seed_of(self, index: int) -> int:
         """Give the seed of image `index` (from 0): consecutive, wrapping at the largest seed."""

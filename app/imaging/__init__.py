@@ -3,6 +3,7 @@
 Pure functions. The door calls `inspect`, which reads headers only; pixels are decoded by workers alone.
 """
 
+from app.imaging.censor import censored, stamped
 from app.imaging.encode import encode
 from app.imaging.header import FORMATS, MAX_PIXELS, MAX_SIDE, Header, inspect
 from app.imaging.pixels import composite, decode, flatten, prepare_image, prepare_mask
@@ -12,6 +13,7 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE",
     "Header",
+    "censored",
     "composite",
     "decode",
     "encode",
@@ -19,4 +21,5 @@ __all__ = [
     "inspect",
     "prepare_image",
     "prepare_mask",
+    "stamped",
 ]

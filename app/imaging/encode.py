@@ -1,4 +1,4 @@
-"""Pictures to files, fast enough that a GPU need not wait: PNG by row filter and ISA-L, JPEG by Pillow."""
+"""Pictures to files, so fast that a GPU need not wait: PNG by row filter and ISA-L, the rest by Pillow."""
 
 import json
 import re
@@ -25,30 +25,48 @@ _UP: Final = 2
 photographs within 2 % of the size that a choice of filter per row gives."""
 _JPEG_QUALITY: Final = 90
 """Where artefacts stop being visible at normal size; 95 costs twice the bytes (measured 119 k and 294 k)."""
+_WEBP_QUALITY: Final = 90
+_LOSSLESS: Final = 100
+"""Quality from which a WebP is lossless: a lossy one halves the resolution of colours at any quality."""
 _MAX_COMMENT: Final = 65_533
 """Bytes in one COM segment: its 16-bit length counts itself."""
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+"""Tags of Exif 3.0: where its own part begins, and a text whose first 8 bytes name its encoding."""
 
 
-def encode(image: Image.Image, output_format: ImageFormat, *, metadata: Mapping[str, str]) -> bytes:
+def encode(
+    image: Image.Image,
+    output_format: ImageFormat,
+    *,
+    metadata: Mapping[str, str],
+    quality: int | None = None,
+) -> bytes:
     """Give the picture as a file that says what made it.
 
     PNG keeps every bit and every mode, about 25 times as fast as Pillow's default and a few percent larger.
-    JPEG is quality 90 without chroma subsampling (drawn pictures have hard edges between saturated
-    colours, which subsampling smears; a third more time and bytes), on white where it was transparent.
+    JPEG is without chroma subsampling (drawn pictures have hard edges between saturated colours, which
+    subsampling smears; a third more time and bytes), on white where it was transparent. WebP keeps
+    transparency; at quality 100 it keeps every visible bit as well.
 
     Args:
         image: mode L, RGB or RGBA.
         output_format: how to encode it.
         metadata: keyword to text. PNG gets one text chunk each, so keywords must follow the PNG
             specification: 1 to 79 printable Latin-1 characters, no space at the ends, no two in a row.
-            JPEG gets one comment holding a JSON object; the longest texts are cut to fit its 64 kB.
+            JPEG gets one comment holding a JSON object, WebP the same as EXIF's UserComment; the longest
+            texts are cut to fit 64 kB.
+        quality: of JPEG and WebP, 1 to 100; None means 90.
 
     Raises:
         ValueError: another mode, or a keyword that PNG forbids; both are the caller's mistakes.
     """
     if image.mode not in _COLOUR_TYPES:
         raise ValueError(f"mode {image.mode} is none of {', '.join(_COLOUR_TYPES)}")
-    return _png(image, metadata) if output_format is ImageFormat.PNG else _jpeg(image, metadata)
+    if output_format is ImageFormat.PNG:
+        return _png(image, metadata)
+    if output_format is ImageFormat.WEBP:
+        return _webp(image, metadata, quality=quality or _WEBP_QUALITY)
+    return _jpeg(image, metadata, quality=quality or _JPEG_QUALITY)
 
 
 def _png(image: Image.Image, metadata: Mapping[str, str]) -> bytes:
@@ -92,17 +110,36 @@ def _text(keyword: str, text: str) -> bytes:
         return _chunk(b"iTXt", name + b"\0\0\0\0\0" + text.encode("utf-8", "replace"))
 
 
-def _jpeg(image: Image.Image, metadata: Mapping[str, str]) -> bytes:
+def _jpeg(image: Image.Image, metadata: Mapping[str, str], *, quality: int) -> bytes:
     opaque = flatten(image) if image.mode == "RGBA" else image
     file = BytesIO()
-    opaque.save(file, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4", comment=_comment(metadata))
+    opaque.save(file, "JPEG", quality=quality, subsampling="4:4:4", comment=_comment(metadata))
     return file.getvalue()
 
 
-def _comment(metadata: Mapping[str, str]) -> bytes:
+def _webp(image: Image.Image, metadata: Mapping[str, str], *, quality: int) -> bytes:
+    """Give a WebP whose effort is chosen for speed.
+
+    At 4 megapixels of photo-like grain, effort 2 took 0.25 s and effort 4, Pillow's default, 0.51 s for a
+    file of the same size; lossless, effort 0 took 0.2 s and effort 4 took 4.0 s for 13 % less.
+    """
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + _comment(metadata, ascii_only=True)
+    opaque = image.convert("RGB") if image.mode == "L" else image
+    file = BytesIO()
+    if quality >= _LOSSLESS:
+        opaque.save(file, "WEBP", lossless=True, quality=0, method=0, exif=exif)
+    else:
+        opaque.save(file, "WEBP", quality=quality, method=2, exif=exif)
+    return file.getvalue()
+
+
+def _comment(metadata: Mapping[str, str], *, ascii_only: bool = False) -> bytes:
     """Give the metadata as one JSON object in UTF-8, its longest texts halved until it fits a segment."""
     entries = dict(metadata)
-    while len(comment := json.dumps(entries, ensure_ascii=False).encode("utf-8", "replace")) > _MAX_COMMENT:
+    while (
+        len(comment := json.dumps(entries, ensure_ascii=ascii_only).encode("utf-8", "replace")) > _MAX_COMMENT
+    ):
         longest = max(entries, key=lambda keyword: len(entries[keyword]))
         entries[longest] = entries[longest][: len(entries[longest]) // 2].rstrip("…") + "…"
     return comment

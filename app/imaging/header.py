@@ -22,7 +22,7 @@ MAX_SIDE: Final = 8192
 MAX_PIXELS: Final = 4096 * 4096
 """Most pixels of an input: 50 MB as RGB, which a worker can hold several times."""
 MAX_PARTS: Final = 65_536
-"""Most PNG chunks or JPEG segments that we walk. A 20 MB file cut into 8 kB chunks has 2,500."""
+"""Most chunks or JPEG segments that we walk. A 20 MB file cut into 8 kB chunks has 2,500."""
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -33,9 +33,13 @@ _JPEG_MARKER: Final = re.compile(rb"(?<=\xff)[^\x00\xff]", re.DOTALL)
 """A marker's second byte, past any junk and fill bytes, which libjpeg skips too; linear in the input."""
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _EXIF: Final = b"Exif\0\0"
+_WEBP_HAS_EXIF: Final = 8
+"""Flag E of a VP8X chunk, without which libwebp looks for no EXIF; RFC 9649 section 2.7."""
 _ORIENTATION: Final = 0x0112
 _TURNED: Final = frozenset({5, 6, 7, 8})
 """Values of EXIF's Orientation for which width and height change places; TIFF 6.0, page 36."""
+_ALPHA_TYPES: Final = frozenset({4, 6})
+"""Colour types with an alpha channel; any other may have a tRNS chunk. https://www.w3.org/TR/png-3/#11IHDR."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +47,16 @@ class Header:
     """What a usable file promises: its format (one of `FORMATS`) and its size in pixels as stored.
 
     `turned` says that viewers show it turned by a right angle, as a portrait from a phone often is: EXIF
-    orientation 5 to 8 of a JPEG or PNG. That of a WebP, and one in XMP only, is not seen here.
+    orientation 5 to 8. One in XMP only is not seen here.
+    `alpha` says that its pixels have an alpha channel, or a colour that counts as transparent; it is told of
+    PNG only.
     """
 
     format: str
     width: int
     height: int
     turned: bool = False
+    alpha: bool = False
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -58,11 +65,12 @@ class Header:
 
 
 class _Found(NamedTuple):
-    """What a walk through a file found: its size, and where the TIFF header of its EXIF begins."""
+    """What a walk through a file found: its size, where the TIFF header of its EXIF begins, and `alpha`."""
 
     width: int
     height: int
     exif: int | None = None
+    alpha: bool = False
 
 
 class _UnusableError(Exception):
@@ -70,7 +78,12 @@ class _UnusableError(Exception):
 
 
 def inspect(
-    data: bytes, *, field: str, max_pixels: int = MAX_PIXELS, accepted: Iterable[str] = FORMATS
+    data: bytes,
+    *,
+    field: str,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int = MAX_SIDE,
+    accepted: Iterable[str] = FORMATS,
 ) -> Header:
     """Give format and size of an image file that is worth decoding.
 
@@ -81,6 +94,7 @@ def inspect(
         data: the whole file.
         field: the public name of the field it came in, for the error.
         max_pixels: largest width times height.
+        max_side: longest side in pixels; `MAX_RESULT_SIDE` of `app.domain.transform` for what we made.
         accepted: the formats this dialect takes, out of `FORMATS`.
 
     Raises:
@@ -94,12 +108,12 @@ def inspect(
         found = "is not an image we can read" if kind is None else f"is a {kind} file"
         raise UnsupportedMedia(f"{field}: {found}; send a {_either(accepted)} file")
     try:
-        width, height, exif = _READERS[kind](data)
+        width, height, exif, alpha = _READERS[kind](data)
     except (_UnusableError, struct.error, IndexError) as problem:
         reason = str(problem) if isinstance(problem, _UnusableError) else "ends too early"
         _refuse(field, f"the {kind} file {reason}; send a still image that opens in an image viewer")
-    _check_size(width, height, field=field, max_pixels=max_pixels)
-    return Header(format=kind, width=width, height=height, turned=_is_turned(data, exif))
+    _check_size(width, height, field=field, max_pixels=max_pixels, max_side=max_side)
+    return Header(format=kind, width=width, height=height, turned=_is_turned(data, exif), alpha=alpha)
 
 
 def _kind(data: bytes) -> str | None:
@@ -122,13 +136,13 @@ def _refuse(field: str, message: str) -> NoReturn:
     raise InvalidFields(FieldProblem(field=field, message=message)) from None
 
 
-def _check_size(width: int, height: int, *, field: str, max_pixels: int) -> None:
+def _check_size(width: int, height: int, *, field: str, max_pixels: int, max_side: int) -> None:
     if not width or not height:
         _refuse(field, f"{width} x {height} pixels is empty; send an image of at least 1 x 1")
-    if max(width, height) > MAX_SIDE:
+    if max(width, height) > max_side:
         _refuse(
             field,
-            f"{width} x {height} pixels is too large; resize it so that no side is over {MAX_SIDE}",
+            f"{width} x {height} pixels is too large; resize it so that no side is over {max_side}",
         )
     if width * height > max_pixels:
         _refuse(
@@ -166,7 +180,7 @@ def _png_size(data: bytes) -> _Found:
     https://www.w3.org/TR/png-3/#5Chunk-layout.
     """
     size: tuple[int, int] | None = None
-    has_pixels = False
+    has_pixels = alpha = False
     exif: int | None = None
     view = memoryview(data)
     position = len(_PNG_SIGNATURE)
@@ -177,6 +191,7 @@ def _png_size(data: bytes) -> _Found:
             if kind != b"IHDR":
                 raise _UnusableError("does not begin with an IHDR chunk")
             size = struct.unpack_from(">II", data, position + 8)
+            alpha = data[position + 17] in _ALPHA_TYPES
         end = position + 8 + length
         (crc,) = struct.unpack_from(">I", data, end)
         if zlib.crc32(view[position + 4 : end]) != crc:
@@ -184,11 +199,12 @@ def _png_size(data: bytes) -> _Found:
         if kind == b"acTL" and struct.unpack_from(">I", data, position + 8)[0] > 1:
             raise _UnusableError("is animated")
         has_pixels = has_pixels or kind == b"IDAT"
+        alpha = alpha or kind == b"tRNS"
         exif = position + 8 if kind == b"eXIf" else exif
         if kind == b"IEND":
             if not has_pixels:
                 raise _UnusableError("holds no pixels")
-            return _Found(*size, exif)
+            return _Found(*size, exif, alpha)
         position = end + 4
     raise _UnusableError(f"has more than {MAX_PARTS:,} chunks")
 
@@ -244,7 +260,9 @@ def _webp_size(data: bytes) -> _Found:
         if data[20] & 2:
             raise _UnusableError("is animated")
         sides = data[24:27], data[27:30]
-        return _Found(*(int.from_bytes(side, "little") + 1 for side in sides))
+        width, height = (int.from_bytes(side, "little") + 1 for side in sides)
+        exif = _webp_exif(data) if data[20] & _WEBP_HAS_EXIF else None
+        return _Found(width, height, exif)
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         return _Found((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
@@ -252,6 +270,20 @@ def _webp_size(data: bytes) -> _Found:
         width, height = struct.unpack_from("<HH", data, 26)
         return _Found(width & 0x3FFF, height & 0x3FFF)
     raise _UnusableError("holds no pixels")
+
+
+def _webp_exif(data: bytes) -> int | None:
+    """Find the EXIF of a WebP. A chunk is a name (4 bytes), a length (4) and content, padded to be even."""
+    position = 12
+    for _ in range(MAX_PARTS):
+        if position + 8 > len(data):
+            return None
+        kind, (length,) = data[position : position + 4], struct.unpack_from("<I", data, position + 4)
+        position += 8
+        if kind == b"EXIF":
+            return position + len(_EXIF) * data.startswith(_EXIF, position)
+        position += length + length % 2
+    raise _UnusableError(f"has more than {MAX_PARTS:,} chunks")
 
 
 _READERS: Final[dict[str, Callable[[bytes], _Found]]] = {

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps
 
+from app.domain.transform import MAX_RESULT_SIDE
 from app.errors import FieldProblem, InvalidFields
 from app.imaging.header import FORMATS, MAX_PIXELS, inspect
 
@@ -33,30 +34,41 @@ _HALF: Final = 128
 
 
 def decode(
-    data: bytes, *, field: str, max_pixels: int = MAX_PIXELS, accepted: Iterable[str] = FORMATS
+    data: bytes,
+    *,
+    field: str,
+    max_pixels: int = MAX_PIXELS,
+    accepted: Iterable[str] = FORMATS,
+    keep_alpha: bool = False,
 ) -> Image.Image:
     """Give the picture as a viewer shows it: mode RGB, upright, transparency on white, no metadata at all.
 
-    16-bit greys keep their upper 8 bits. An embedded colour profile is dropped, not applied: running
-    strangers' profiles is not worth it (CVE-2026-59205). For files from customers and from providers alike.
+    Takes sides as long as a result of ours may have, which is more than the door takes by default. 16-bit
+    greys keep their upper 8 bits. An embedded colour profile is dropped, not applied: running strangers'
+    profiles is not worth it (CVE-2026-59205). For files from customers and from providers alike.
 
     Args:
         data: the whole file; checked by `inspect` again, so a caller need not have done it.
         field: the public name of the field it came in, for the error.
         max_pixels: largest width times height.
         accepted: the formats taken, out of `FORMATS`.
+        keep_alpha: give mode RGBA instead where the file has an alpha channel or a transparent colour.
 
     Raises:
         UnsupportedMedia: not an image of an accepted format.
         InvalidFields: too large, animated, truncated or corrupt.
     """
-    header = inspect(data, field=field, max_pixels=max_pixels, accepted=accepted)
+    header = inspect(data, field=field, max_pixels=max_pixels, max_side=MAX_RESULT_SIDE, accepted=accepted)
     try:
         with Image.open(BytesIO(data), formats=[header.format]) as opened:
             # A second IHDR or SOF may contradict the first, whose size is the one that was accepted.
             if opened.size != (header.width, header.height):
                 raise ValueError("contradictory sizes")
             upright = ImageOps.exif_transpose(opened)
+        if keep_alpha and upright.has_transparency_data:
+            layered = upright.convert("RGBA")
+            layered.info.clear()
+            return layered
         return flatten(upright)
     except _PILLOW_FAULTS as fault:
         message = f"the {header.format} file is corrupt; send an image that opens in an image viewer"
@@ -86,7 +98,9 @@ def prepare_image(image: Image.Image, *, width: int, height: int) -> Image.Image
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def prepare_mask(mask: Image.Image, *, image_size: tuple[int, int], width: int, height: int) -> Image.Image:
+def prepare_mask(
+    mask: Image.Image, *, image_size: tuple[int, int], width: int, height: int, from_alpha: bool = False
+) -> Image.Image:
     """Give a mode L mask of only 0 (keep) and 255 (change) that lies on `prepare_image`'s result.
 
     Args:
@@ -95,11 +109,27 @@ def prepare_mask(mask: Image.Image, *, image_size: tuple[int, int], width: int, 
             is stretched to it first, so that both are cropped alike.
         width: of the result, in pixels.
         height: of the result, in pixels.
+        from_alpha: it marks by transparency instead: alpha 0 is changed, anything above is kept. Decode it
+            with `keep_alpha`.
+
+    Raises:
+        InvalidFields: it is to mark by transparency and has none.
     """
-    hard = mask.convert("L").point(lambda level: 255 if level >= _HALF else 0)
+    hard = _marked_by_alpha(mask) if from_alpha else _marked_by_white(mask)
     if hard.size != image_size:
         hard = hard.resize(image_size, Image.Resampling.NEAREST)
     return ImageOps.fit(hard, (width, height), Image.Resampling.NEAREST)
+
+
+def _marked_by_white(mask: Image.Image) -> Image.Image:
+    return mask.convert("L").point(lambda level: 255 if level >= _HALF else 0)
+
+
+def _marked_by_alpha(mask: Image.Image) -> Image.Image:
+    if mask.mode != "RGBA":
+        message = "has no transparency; send a PNG whose alpha is 0 where the image is to change"
+        raise InvalidFields(FieldProblem(field="mask", message=message))
+    return mask.getchannel("A").point(lambda alpha: 0 if alpha else 255)
 
 
 def composite(result: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app import auth, settings
-from app.broker import UPKEEP
+from app.broker import UPKEEP, WEBHOOKS
 from app.db import Database, accounts, connect, migrate, workers
 from app.dispatch import all_queues
 from app.domain import catalog
@@ -68,7 +68,7 @@ def tell(event: Event, out: Console) -> None:
 
 
 def start_everything(stack: Stack, *, port: int) -> Settings:
-    """Migrate, make bucket and first key, then start web, relay, a worker per queue, and beat.
+    """Migrate, make bucket and first key, then start web, relay, workers for every queue, and beat.
 
     Raises:
         SetupError: a process does not start.
@@ -81,7 +81,7 @@ def start_everything(stack: Stack, *, port: int) -> Settings:
     url = f"http://{HOST}:{port}/readyz"
     web = _darkroom("web", "--host", HOST, "--port", str(port))
     stack.supervisor.start(
-        *(_worker(stack, name, database, loaded) for name in all_queues(catalog.load(loaded.models_file))),
+        *_workers(stack, database, loaded),
         _program(stack, "relay", _darkroom("relay")),
         _program(stack, "beat", [*_CELERY, "beat", "--loglevel=WARNING"]),
         _program(stack, "web", web, ready=lambda: http_ready(url)),
@@ -123,18 +123,29 @@ def _darkroom(*words: str) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", *words]
 
 
-def _worker(stack: Stack, queue: str, database: Database, loaded: Settings) -> Program:
-    pool = ["-P", "threads", "-c", "1"] if queue == UPKEEP else ["-P", "prefork", "-c", "2"]
+def _workers(stack: Stack, database: Database, loaded: Settings) -> list[Program]:
+    """One per queue that draws; one for the two that mostly wait, as each costs 100 MB of memory."""
+    drawing = [
+        name for name in all_queues(catalog.load(loaded.models_file)) if name not in {WEBHOOKS, UPKEEP}
+    ]
+    return [
+        *(_worker(stack, name, ["-P", "prefork", "-c", "2"], database, loaded) for name in drawing),
+        _worker(stack, f"{WEBHOOKS},{UPKEEP}", ["-P", "threads", "-c", "8"], database, loaded),
+    ]
+
+
+def _worker(stack: Stack, queues: str, pool: list[str], database: Database, loaded: Settings) -> Program:
+    first = queues.partition(",")[0]
     argv = [
         *_CELERY,
-        *("worker", "-Q", queue, "-n", f"{queue}@%h", *pool),
+        *("worker", "-Q", queues, "-n", f"{first}@%h", *pool),
         *("--without-gossip", "--without-mingle", "--loglevel=INFO"),
     ]
     return _program(
         stack,
-        f"worker {queue}",
+        f"worker {first}",
         argv,
-        ready=lambda: _is_served(database, queue),
+        ready=lambda: _is_served(database, first),
         stop_within=loaded.drain_grace + _MARGIN,
     )
 

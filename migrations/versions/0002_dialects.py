@@ -83,7 +83,12 @@ def _create_storage_targets() -> None:
             nullable=False,
             comment="Which of ModelsLab's servers it is for; Darkroom's jobs use realtime",
         ),
-        sa.Column("endpoint_url", sa.Text(), nullable=False, comment="The S3 server: scheme, host and port"),
+        sa.Column(
+            "endpoint_url",
+            sa.Text(),
+            nullable=False,
+            comment="Address of the bucket: its name in the host or as path",
+        ),
         sa.Column("region", sa.Text(), nullable=False, comment="Region named in signatures"),
         sa.Column("bucket", sa.Text(), nullable=False, comment="Name of the bucket"),
         sa.Column(

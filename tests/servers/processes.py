@@ -36,6 +36,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(value)
     return f"PT{value.total_seconds()}S" if isinstance(value, timedelta) else str(value)
 
 

@@ -45,7 +45,7 @@ def test_a_request_within_the_limits_has_no_problems(built_in: Catalog) -> None:
     [
         ({"width": 8}, "width"),
         ({"height": 4096}, "height"),
-        ({"num_images": 5}, "num_images"),
+        ({"num_images": 11}, "num_images"),
         ({"width": 2048, "height": 2049}, "height"),
     ],
 )

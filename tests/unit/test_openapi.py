@@ -10,11 +10,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, SecretStr
 
 from app import web
-from app.api import docs, outputs, realm_models
+from app.api import docs, realm_models
 from app.api.openapi import document
 from app.api.operations import Operation
 from app.api.services import Services
 from app.settings import Settings
+from app.shown import OutputShown
 
 HELD = {"type", "minimum", "maximum", "minLength", "maxLength", "pattern"}
 
@@ -231,7 +232,7 @@ def test_a_persisted_results_expiry_is_optional_as_the_answer_leaves_it_out(serv
 
 def test_an_output_of_yours_says_null_for_no_expiry(served: Any) -> None:
     shown = served["components"]["schemas"]["OutputShown"]
-    assert set(shown["required"]) == set(outputs.OutputShown.model_fields)
+    assert set(shown["required"]) == set(OutputShown.model_fields)
     assert shown["properties"]["expires_at"]["type"] == ["string", "null"]
 
 

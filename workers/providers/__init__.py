@@ -7,7 +7,10 @@ from typing import Final
 from app.errors import ProviderRefused
 from workers.providers.base import Provider
 
-_PROVIDERS: Final = {"sketch": "workers.providers.sketch:Sketch"}
+_PROVIDERS: Final = {
+    "pillow": "workers.providers.pillow:Pillow",
+    "sketch": "workers.providers.sketch:Sketch",
+}
 
 
 def names() -> list[str]:

@@ -14,7 +14,8 @@ class Picture:
     """One image just drawn: no place in the store yet.
 
     Attributes:
-        image: mode RGB or RGBA, exactly `spec.width` × `spec.height` pixels.
+        image: mode RGB or RGBA, exactly `spec.width` × `spec.height` pixels; of a transformation the size
+            that `app.domain.transform.result_size` gives.
         seed: the seed that reproduces this image alone.
         notes: what the provider wants embedded beside prompt and seed, for instance which engine drew it.
     """
@@ -31,10 +32,14 @@ class Inputs:
     Attributes:
         image: mode RGB, exactly `spec.width` × `spec.height`; None for text_to_image.
         mask_image: mode L of the same size, only values 0 (keep) and 255 (change); None unless inpaint.
+        watermarks: mode RGB or RGBA, in the order of `spec.watermarks`; empty unless watermark.
+
+    For a transformation `image` is the input as it is: its own size, mode RGB or RGBA.
     """
 
     image: Image.Image | None = None
     mask_image: Image.Image | None = None
+    watermarks: tuple[Image.Image, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,8 @@ class Provider(Protocol):
         """Draw `spec.num_images` pictures, in order, each yielded as soon as it is ready.
 
         Guarantees: picture i carries `spec.seed_of(i)`; for inpaint every pixel whose mask is 0 equals the
-        input image's; with strength 0 image_to_image returns the input image.
+        input image's; with strength 0 image_to_image returns the input image. The inputs are left as they
+        were. A transformation yields one picture: what `spec.transform` makes of the image.
 
         Raises:
             ProviderDown: worth another attempt.

@@ -17,7 +17,9 @@ storage_targets: Final = Table(
         nullable=False,
         comment="Which of ModelsLab's servers it is for; Darkroom's jobs use realtime",
     ),
-    Column("endpoint_url", Text, nullable=False, comment="The S3 server: scheme, host and port"),
+    Column(
+        "endpoint_url", Text, nullable=False, comment="Address of the bucket: its name in the host or as path"
+    ),
     Column("region", Text, nullable=False, comment="Region named in signatures"),
     Column("bucket", Text, nullable=False, comment="Name of the bucket"),
     Column("directory", Text, nullable=False, comment="Prefix of the keys, without slashes at its ends"),

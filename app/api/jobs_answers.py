@@ -1,0 +1,103 @@
+"""Jobs as this dialect answers them: alone with their place in the queue, as pages, and as timelines."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from app.api.jobs_models import TimelineShown, TransitionShown
+from app.api.services import Services
+from app.db import history, outputs
+from app.db.history import EventRow, JobRow
+from app.domain.job import Reason, Status
+from app.shown import JOB_PREFIX, JobShown, job_shown
+
+_WORKERS_WORD: Final = 8
+"""Characters of the word for a worker: enough to tell some thousand of them apart."""
+
+
+def present(job: JobRow, services: Services, *, base_url: str) -> JobShown:
+    """Give the whole job, with its place in the queue and when it is likely to be done."""
+    ahead, images = None, []
+    with services.database.autocommit() as tx:
+        if job.status is Status.QUEUED:
+            ahead = history.jobs_ahead(tx, job.id)
+        if job.status is Status.COMPLETED:
+            images = outputs.of_job(tx, job.id)
+    unfinished = job.status in {Status.QUEUED, Status.PROCESSING}
+    return job_shown(
+        job,
+        images,
+        base_url=base_url,
+        position=None if ahead is None else ahead + 1,
+        estimated_completion=services.intake.estimate(job, ahead=ahead) if unfinished else None,
+    )
+
+
+def present_page(jobs: Sequence[JobRow], services: Services, *, base_url: str) -> list[JobShown]:
+    """Give jobs with their outputs, without places in the queue: those cost a statement for each."""
+    with services.database.autocommit() as tx:
+        images = outputs.of_jobs(tx, [job.id for job in jobs])
+    return [
+        job_shown(
+            job,
+            images[job.id],
+            base_url=base_url,
+            estimated_completion=services.intake.estimate(job) if job.status is Status.PROCESSING else None,
+        )
+        for job in jobs
+    ]
+
+
+def present_timeline(job_id: UUID, events: Sequence[EventRow]) -> TimelineShown:
+    """Give a job's transitions; of what an event keeps for admins only what names nothing of ours."""
+    before = [events[0], *events[:-1]] if events else []
+    return TimelineShown(
+        job_id=JOB_PREFIX + job_id.hex,
+        events=[_transition(event, earlier) for event, earlier in zip(events, before, strict=True)],
+    )
+
+
+def _transition(event: EventRow, earlier: EventRow) -> TransitionShown:
+    return TransitionShown(
+        id=event.id,
+        at=event.at,
+        seconds=round(max(0.0, (event.at - earlier.at).total_seconds()), 3),
+        from_status=None if event.from_status is None else Status(event.from_status),
+        to_status=Status(event.to_status),
+        attempt=event.attempt,
+        reason=Reason(event.reason),
+        worker=None if event.worker is None else _word(event.worker),
+        error_code=error_code(event),
+        delay_seconds=delay_seconds(event),
+        spent=_numbers((event.detail or {}).get("seconds")),
+    )
+
+
+def error_code(event: EventRow) -> str | None:
+    """Give why an attempt ended, if it was an error."""
+    return _text((event.detail or {}).get("error_code"))
+
+
+def delay_seconds(event: EventRow) -> float | None:
+    """Give how long a job waits for its next attempt."""
+    return _number((event.detail or {}).get("delay_seconds"))
+
+
+def _word(worker: str) -> str:
+    """A worker's id holds the name of its host, which is nothing to customers."""
+    return hashlib.sha256(worker.encode()).hexdigest()[:_WORKERS_WORD]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _numbers(value: Any) -> dict[str, float] | None:
+    if not isinstance(value, dict):
+        return None
+    return {name: number for name, each in value.items() if (number := _number(each)) is not None}

@@ -1,0 +1,508 @@
+"""Jobs as their owner finds them: alone, in pages, with their timelines; cancelled, and done once more."""
+
+import base64
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import web
+from app.db import Database
+from app.errors import ProviderDown
+from app.settings import Settings
+from app.storage import Storage
+from tests import rows
+from tests.conftest import Account
+from tests.drawing import drawing
+from tests.factories import picture
+from tests.paced import Paced
+from tests.submitter import JOBS, Submitter, problems, row_id, shown
+from tests.waiting import eventually
+
+RUNNING = {
+    "status": "processing",
+    "attempt": 1,
+    "started_at": "now()",
+    "lease_owner": "gpu-7.internal:4711:1",
+    "lease_until": "now() + interval '1 minute'",
+    "deadline_at": "now() + interval '1 minute'",
+}
+HOUR = timedelta(hours=1)
+PNG = base64.b64encode(picture(32, 32)).decode()
+
+
+@pytest.fixture(scope="module")
+def flask(base_settings: Settings) -> Iterator[Flask]:
+    """One application for all tests of this file."""
+    made = web.create_app(base_settings.model_copy(update={"rate_limit_per_minute": 100_000}))
+    yield made
+    web.close(made)
+
+
+@pytest.fixture
+def owner(client: FlaskClient, database: Database, account: Account) -> Submitter:
+    del database  # emptied before the test
+    return Submitter(client, account)
+
+
+@pytest.fixture
+def patient(settings: Settings) -> Settings:
+    """Settings of a worker that by itself looks at its jobs' rows only every ten seconds."""
+    changes = {"lease": timedelta(seconds=30), "job_deadline": timedelta(minutes=5)}
+    return settings.model_copy(update={**changes, "progress_every": timedelta(seconds=30)})
+
+
+# One job
+
+
+def test_a_queued_job_says_how_many_are_before_it(owner: Submitter, database: Database) -> None:
+    ids = [owner.made(prompt=f"hill {number}")["id"] for number in range(3)]
+    urgent = owner.made(prompt="at once", priority=5)["id"]
+
+    positions = [owner.job(job_id)["position"] for job_id in (*ids, urgent)]
+
+    assert positions == [2, 3, 4, 1]
+    estimates = [owner.job(job_id)["estimated_completion"] for job_id in (urgent, *ids)]
+    assert estimates == sorted(estimates)
+    assert rows.query(database, "SELECT count(*) AS jobs FROM jobs")[0].jobs == 4
+
+
+def test_a_running_job_says_what_it_is_at(owner: Submitter, database: Database) -> None:
+    job_id = rows.insert_job(
+        database, owner.account.id, **RUNNING, stage="generating", step=3, steps=12, progress=0.25
+    )
+
+    answer = owner.ask("GET", f"{JOBS}/job_{job_id.hex}")
+
+    job = shown(answer)
+    assert (job["stage"], job["step"], job["steps"], job["progress"]) == ("generating", 3, 12, 0.25)
+    assert (job["position"], job["attempt"]) == (None, 1)
+    assert datetime.fromisoformat(job["estimated_completion"]) > datetime.now(UTC) - timedelta(seconds=1)
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "gpu-7" not in answer.text
+
+
+def test_a_finished_job_shows_its_outputs_and_nothing_to_come(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    made = owner.made(prompt="a hill", width=32, height=16, num_images=2, seed=7, retain_seconds=60)
+    with drawing(settings, database, storage):
+        job = owner.job(made["id"], "?wait=20")
+
+    assert (job["status"], job["progress"], job["estimated_completion"], job["error"]) == (
+        "completed",
+        1.0,
+        None,
+        None,
+    )
+    for index, output in enumerate(job["outputs"]):
+        assert (output["index"], output["seed"], output["width"], output["height"]) == (
+            index,
+            7 + index,
+            32,
+            16,
+        )
+        assert (output["access"], output["persisted"], output["flagged"]) == ("link", False, None)
+        assert output["job_id"] == made["id"]
+        left = datetime.fromisoformat(output["expires_at"]) - datetime.fromisoformat(job["finished_at"])
+        assert left == timedelta(seconds=60)
+        assert owner.client.get(output["url"].removeprefix("http://localhost")).status_code == 200
+    assert "Retry-After" not in owner.ask("GET", f"{JOBS}/{made['id']}").headers
+
+
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ({"status": "failed", "error_code": "timeout"}, {"code": "timeout", "message": "The job failed."}),
+        (
+            {"status": "cancelled", "error_code": "cancelled", "error_message": "It was cancelled."},
+            {"code": "cancelled", "message": "It was cancelled."},
+        ),
+    ],
+)
+def test_a_job_without_images_says_why(
+    columns: dict[str, Any], error: dict[str, str], owner: Submitter, database: Database
+) -> None:
+    job_id = rows.insert_job(database, owner.account.id, finished_at="now()", **columns)
+
+    assert owner.job(f"job_{job_id.hex}")["error"] == error
+
+
+def test_jobs_of_the_other_dialects_are_shown_too(owner: Submitter) -> None:
+    made = owner.ask("POST", "/v1/images/generate", json={"modelId": "sketch", "prompt": "a hill"})
+
+    job = owner.job(shown(made, 202)["jobId"])
+
+    assert (job["dialect"], job["operation"], job["spec"]["prompt"]) == ("realm", "text_to_image", "a hill")
+
+
+@pytest.mark.parametrize("shape", ["x", "%00", "job_{id}0", "JOB_{id}", "img_{id}", "{id}"])
+@pytest.mark.parametrize("what", ["", "/events", "/timeline"])
+def test_an_id_of_another_form_is_404(shape: str, what: str, owner: Submitter) -> None:
+    job_id = owner.made(prompt="a hill")["id"]
+
+    answer = owner.ask("GET", f"{JOBS}/{shape.format(id=job_id[4:])}{what}")
+
+    assert shown(answer, 404)["error"]["code"] in {"job_not_found", "not_found"}
+
+
+def test_nobody_sees_cancels_repeats_or_watches_a_job_that_is_not_theirs(
+    owner: Submitter, stranger: Account, client: FlaskClient
+) -> None:
+    job_id, other = owner.made(prompt="a hill")["id"], Submitter(client, stranger)
+
+    asked = [
+        other.ask(method, f"{JOBS}/{job_id}{what}")
+        for method, what in (
+            *(("GET", ""), ("GET", "/events"), ("GET", "/timeline")),
+            *(("DELETE", ""), ("POST", "/retry")),
+        )
+    ]
+
+    assert [answer.status_code for answer in asked] == [404] * 5
+    assert shown(other.ask("GET", JOBS))["jobs"] == []
+    assert owner.job(job_id)["status"] == "queued"
+
+
+# Pages
+
+
+def test_pages_go_from_the_newest_to_the_oldest_and_keep_their_filters(owner: Submitter) -> None:
+    mine = [owner.made(prompt="a hill", track_id="mine")["id"] for _ in range(5)]
+    owner.made(prompt="a hill", track_id="other")
+
+    seen, path, pages = [], f"{JOBS}?track_id=mine&limit=2", 0
+    while path:
+        page = shown(owner.ask("GET", path))
+        seen += [job["id"] for job in page["jobs"]]
+        path, pages = (page["next"] or "").removeprefix("http://localhost"), pages + 1
+
+    assert seen == mine[::-1]
+    assert pages == 3
+
+
+def test_each_filter_leaves_what_it_says(owner: Submitter, database: Database) -> None:
+    old = rows.insert_job(
+        database,
+        owner.account.id,
+        status="completed",
+        finished_at="now()",
+        created_at="now() - interval '2 days'",
+    )
+    failed = rows.insert_job(
+        database,
+        owner.account.id,
+        status="failed",
+        error_code="timeout",
+        finished_at="now()",
+        model="gone",
+        provider="elsewhere",
+    )
+    new = row_id(owner.made(operation="import", image=PNG)["id"])
+    day_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    found = {
+        query: {job["id"] for job in shown(owner.ask("GET", f"{JOBS}?{query}"))["jobs"]}
+        for query in (
+            "status=completed",
+            "status=failed",
+            "operation=import",
+            "model=gone",
+            "model=mod_zyx987&dialect=realm",
+            "provider=elsewhere",
+            "provider=pillow",
+            "dialect=jobs",
+            f"created_before={quote(day_ago)}",
+            f"created_after={day_ago}",  # its + arrives as a space
+            "status=queued&dialect=realm",
+            "status=&track_id=",
+        )
+    }
+
+    ids = {name: f"job_{job_id.hex}" for name, job_id in (("old", old), ("failed", failed), ("new", new))}
+    expected = {
+        "status=completed": "old",
+        "status=failed": "failed",
+        "operation=import": "new",
+        "model=gone": "failed",
+        "model=mod_zyx987&dialect=realm": "old",
+        "provider=elsewhere": "failed",
+        "provider=pillow": "new",
+        "dialect=jobs": "new",
+        f"created_before={quote(day_ago)}": "old",
+        f"created_after={day_ago}": "failed new",
+        "status=queued&dialect=realm": "",
+        "status=&track_id=": "old failed new",
+    }
+    assert found == {query: {ids[name] for name in names.split()} for query, names in expected.items()}
+
+
+def test_a_page_shows_outputs_and_estimates_of_what_runs_but_no_places(
+    owner: Submitter, database: Database
+) -> None:
+    done = rows.insert_job(database, owner.account.id, status="completed", finished_at="now()")
+    for index in range(2):
+        rows.insert_output(database, done, key=f"x/{index}", index=index, expires_in=HOUR)
+    rows.insert_job(database, owner.account.id, **RUNNING)
+    owner.made(prompt="a hill")
+
+    queued, running, completed = shown(owner.ask("GET", JOBS))["jobs"]
+
+    assert [output["index"] for output in completed["outputs"]] == [0, 1]
+    assert (queued["position"], queued["estimated_completion"]) == (None, None)
+    assert running["estimated_completion"] is not None
+
+
+@pytest.mark.parametrize(
+    ("query", "refusal"),
+    [
+        ("stauts=queued", {"stauts": "is not known here; did you mean status?"}),
+        ("status=done", {"status": "must be one of queued, processing, completed, failed, cancelled"}),
+        ("limit=0", {"limit": "must be at least 1"}),
+        ("limit=101", {"limit": "must be at most 100"}),
+        ("limit=1_0", {"limit": "must be a number in digits"}),
+        ("limit=1&limit=2", {"limit": "was sent more than once; send it once"}),
+        ("before=job_1", {"before": "must be the id of a job: job_ and 32 digits"}),
+        ("track_id=%00", {"track_id": "must not contain NUL characters; remove them"}),
+        (
+            "created_after=yesterday",
+            {"created_after": "must be a time with its zone, such as 2026-11-21T10:00:00Z"},
+        ),
+        (
+            "created_before=0001-01-01T00:00:00%2B14:00",
+            {"created_before": "is out of all range; send a time such as 2026-11-21T10:00:00Z"},
+        ),
+    ],
+)
+def test_a_query_that_would_find_other_jobs_than_meant_is_refused(
+    query: str, refusal: dict[str, str], owner: Submitter
+) -> None:
+    assert problems(owner.ask("GET", f"{JOBS}?{query}")) == refusal
+
+
+# Cancel
+
+
+def test_a_queued_job_is_cancelled_at_once_and_again_and_never_drawn(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    job_id = owner.made(prompt="a hill")["id"]
+
+    first, again = (shown(owner.ask("DELETE", f"{JOBS}/{job_id}")) for _ in range(2))
+    with drawing(settings, database, storage):
+        other = owner.job(owner.made(prompt="a lake", width=16, height=16)["id"], "?wait=20")
+
+    assert (first["status"], again["status"], other["status"]) == ("cancelled", "cancelled", "completed")
+    assert first["error"] == {"code": "cancelled", "message": "The job was cancelled before it ran."}
+    assert first["cancel_requested_at"] == again["cancel_requested_at"]
+    assert owner.job(job_id)["attempt"] == 0
+
+
+def test_a_running_job_stops_within_a_fraction_of_a_second(
+    owner: Submitter, patient: Settings, database: Database, storage: Storage
+) -> None:
+    """The worker hears the bell: by itself it would look at the row in ten seconds."""
+    slow = Paced()
+    job_id = owner.made(prompt="a hill", width=16, height=16)["id"]
+    with drawing(patient, database, storage, provider=lambda _: slow):
+        assert slow.begun.wait(20)
+        asked = time.monotonic()
+        answer = shown(owner.ask("DELETE", f"{JOBS}/{job_id}"))
+        ended = owner.job(job_id, "?wait=20")
+
+    assert answer["status"] in {"processing", "cancelled"}
+    assert answer["cancel_requested_at"] is not None
+    assert slow.stopped_at is not None
+    assert slow.stopped_at - asked < 1.0
+    assert (ended["status"], ended["outputs"], ended["attempt"]) == ("cancelled", [], 1)
+    assert rows.reasons(database, row_id(job_id))[-1] == "cancelled"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_what_has_ended_cannot_be_cancelled(status: str, owner: Submitter, database: Database) -> None:
+    error = {"error_code": "timeout"} if status == "failed" else {}
+    job_id = rows.insert_job(database, owner.account.id, status=status, finished_at="now()", **error)
+
+    error = shown(owner.ask("DELETE", f"{JOBS}/job_{job_id.hex}"), 409)["error"]
+
+    assert error["code"] == "already_ended"
+    assert status in error["message"]
+
+
+# Once more
+
+
+def test_a_retry_is_a_new_job_with_the_same_picture(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    made = owner.made(prompt="a hill", image=PNG, width=32, height=32, track_id="t", priority=3, private=True)
+    early = owner.ask("POST", f"{JOBS}/{made['id']}/retry")
+    with drawing(settings, database, storage):
+        first = owner.job(made["id"], "?wait=20")
+        answers = [
+            owner.ask("POST", f"{JOBS}/{made['id']}/retry?wait=20", headers={"Idempotency-Key": "again"})
+            for _ in range(2)
+        ]
+
+    assert shown(early, 409)["error"]["code"] == "still_running"
+    second, replayed = (shown(answer) for answer in answers)
+    assert second["id"] == replayed["id"] != made["id"]
+    assert ["Idempotent-Replayed" in answer.headers for answer in answers] == [False, True]
+    assert answers[0].headers["Location"].endswith(second["id"])
+    assert second["retry_of"] == made["id"]
+    assert (second["track_id"], second["priority"], second["private"]) == ("t", 3, True)
+    assert second["spec"] == first["spec"]
+    assert second["outputs"][0]["sha256"] == first["outputs"][0]["sha256"]
+
+
+def test_a_retry_without_its_input_images_is_410(
+    owner: Submitter, database: Database, storage: Storage
+) -> None:
+    job_id = owner.made(prompt="a hill", image=PNG)["id"]
+    shown(owner.ask("DELETE", f"{JOBS}/{job_id}"))
+    storage.delete([row.key for row in rows.query(database, "SELECT key FROM inputs")])
+
+    error = shown(owner.ask("POST", f"{JOBS}/{job_id}/retry"), 410)["error"]
+
+    assert error["message"] == "The input images of this job were deleted; submit it anew with its images."
+    assert rows.query(database, "SELECT count(*) AS jobs FROM jobs")[0].jobs == 1
+
+
+# Timeline
+
+
+def test_a_timeline_tells_every_transition_and_nothing_of_ours(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    flaky = Paced(steps=1)
+    flaky.fails = [ProviderDown("http://10.0.0.9 does not answer")]
+    flaky.run_on()
+    job_id = owner.made(prompt="a hill", width=16, height=16)["id"]
+    with drawing(settings, database, storage, provider=lambda _: flaky):
+        owner.job(job_id, "?wait=30")
+
+    answer = owner.ask("GET", f"{JOBS}/{job_id}/timeline")
+
+    timeline = shown(answer)
+    assert timeline["job_id"] == job_id
+    events = timeline["events"]
+    assert [(e["from_status"], e["to_status"], e["reason"], e["attempt"]) for e in events] == [
+        (None, "queued", "submitted", 0),
+        ("queued", "processing", "claimed", 1),
+        ("processing", "queued", "retry", 1),
+        ("queued", "processing", "claimed", 2),
+        ("processing", "completed", "completed", 2),
+    ]
+    assert [event["id"] for event in events] == sorted(event["id"] for event in events)
+    assert events[0]["seconds"] == 0
+    moments = [datetime.fromisoformat(event["at"]) for event in events]
+    assert sum(event["seconds"] for event in events) == pytest.approx(
+        (moments[-1] - moments[0]).total_seconds(), abs=0.01
+    )
+    assert events[2]["error_code"] == "provider_unavailable"
+    assert events[2]["delay_seconds"] >= 0
+    assert set(events[4]["spent"]) >= {"read", "generate"}
+    words = {event["worker"] for event in events if event["worker"]}
+    assert len(words) == 1
+    assert re.fullmatch("[0-9a-f]{8}", words.pop())
+    assert "10.0.0.9" not in answer.text
+
+
+def test_a_traceback_is_for_the_operator(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    broken = Paced(steps=1)
+    broken.fails = [ZeroDivisionError("secret")]
+    broken.run_on()
+    job_id = owner.made(prompt="a hill", width=16, height=16)["id"]
+    with drawing(settings, database, storage, provider=lambda _: broken):
+        job = owner.job(job_id, "?wait=20")
+
+    told = owner.ask("GET", f"{JOBS}/{job_id}/timeline").text
+    assert job["error"]["code"] == "internal_error"
+    assert "secret" in rows.query(database, "SELECT detail::text FROM job_events ORDER BY id")[-1].detail
+    assert "secret" not in told
+    assert "Traceback" not in told
+
+
+# Waiting
+
+
+def test_a_wait_answers_within_a_moment_of_the_end(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    with drawing(settings, database, storage):
+        answers = [
+            owner.submit(path=f"{JOBS}?wait=20", prompt="a hill", width=16, height=16),
+            owner.submit(headers={"Prefer": "respond-async, wait=20"}, prompt="a hill", width=16, height=16),
+        ]
+        later = owner.ask("GET", f"{JOBS}/{shown(answers[0])['id']}", headers={"Prefer": 'wait="99999"'})
+
+    assert [shown(answer)["status"] for answer in answers] == ["completed", "completed"]
+    for answer in answers:
+        ended = datetime.fromisoformat(shown(answer)["finished_at"])
+        assert datetime.now(UTC) - ended < timedelta(seconds=20)
+    assert [answer.headers.get("Preference-Applied") for answer in (*answers, later)] == [
+        None,
+        "wait=20",
+        "wait=55",
+    ]
+
+
+def test_a_wait_that_is_too_short_answers_202_with_the_job_as_it_is(owner: Submitter) -> None:
+    began = time.monotonic()
+
+    answer = owner.submit(headers={"Prefer": "wait=1"}, prompt="a hill")
+
+    assert shown(answer, 202)["status"] == "queued"
+    assert answer.headers["Preference-Applied"] == "wait=1"
+    assert 0.9 < time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "preference", ["wait=abc", "wait=-1", "respond-async", "wait", "", "x;wait=5", "\x7f"]
+)
+def test_a_preference_that_cannot_be_read_is_none(preference: str, owner: Submitter) -> None:
+    answer = owner.submit(headers={"Prefer": preference}, prompt="a hill")
+
+    assert answer.status_code == 202
+    assert "Preference-Applied" not in answer.headers
+
+
+@pytest.mark.parametrize("wait", ["abc", "-1", "1e999", "nan"])
+def test_a_wait_that_is_no_number_is_refused_before_anything_is_written(
+    wait: str, owner: Submitter, database: Database
+) -> None:
+    assert set(problems(owner.submit(path=f"{JOBS}?wait={wait}", prompt="a hill"))) == {"wait"}
+    assert rows.query(database, "SELECT count(*) AS jobs FROM jobs")[0].jobs == 0
+
+
+def test_a_wait_is_a_wish_while_all_places_are_taken(owner: Submitter, flask: Flask) -> None:
+    waits = flask.extensions["darkroom"].waits
+    taken = [waits.place() for _ in range(waits.most)]
+    for place in taken:
+        place.__enter__()
+    try:
+        began = time.monotonic()
+        submitted = owner.submit(headers={"Prefer": "wait=30"}, prompt="a hill")
+        read = owner.ask("GET", f"{JOBS}/{shown(submitted, 202)['id']}?wait=30")
+        took = time.monotonic() - began
+    finally:
+        for place in taken:
+            place.__exit__(None, None, None)
+
+    assert shown(read)["status"] == "queued"
+    assert took < 5
+    assert "Preference-Applied" not in submitted.headers
+
+
+def test_eventually_the_places_are_free_again(owner: Submitter, flask: Flask) -> None:
+    owner.submit(headers={"Prefer": "wait=0"}, prompt="a hill")
+    waits = flask.extensions["darkroom"].waits
+
+    assert eventually(lambda: waits._places._value == waits.most, within=5)
