@@ -22,7 +22,7 @@ from tests import rows
 from tests.conftest import Account
 from workers.deliverer import Deliverer
 
-LOCAL = {"webhook_allow": ("127.0.0.1",), "webhook_timeout": timedelta(seconds=5)}
+LOCAL: dict[str, Any] = {"webhook_allow": ("127.0.0.1",), "webhook_timeout": timedelta(seconds=5)}
 """Settings under which a receiver on loopback may be posted to."""
 SLOTS = 8
 

@@ -110,6 +110,7 @@ class WorkerProcess:
             providers=providers.load,
             leases=self._leases,
             doorbell=self._doorbell,
+            copier=self.copier,
         )
 
     @cached_property
@@ -126,7 +127,7 @@ class WorkerProcess:
 
     @cached_property
     def copier(self) -> Copier:
-        """Copies outputs into customers' own buckets; made for the first job that has one."""
+        """Copies outputs into customers' own buckets."""
         buckets = Buckets(self.settings, self.database)
         return Copier(
             self.settings,

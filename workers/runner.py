@@ -4,7 +4,6 @@ Knows no Celery; a test just calls `Runner.run`. An attempt ends in one `Outcome
 branch for each kind. Outputs become visible only with the settle, which the attempt number fences.
 """
 
-import hashlib
 import random
 import time
 import traceback
@@ -19,9 +18,9 @@ from uuid import UUID
 
 import structlog
 from PIL import Image
-from uuid_utils.compat import uuid7
 
-from app import __version__, imaging
+from app import imaging
+from app.buckets import Buckets
 from app.db import Database, bell, jobs
 from app.db.jobs import Claim
 from app.domain.job import Reason, Status, is_charged, may_retry, retry_delay
@@ -36,10 +35,12 @@ from app.errors import (
 )
 from app.log import get_logger
 from app.settings import Settings
-from app.storage import Storage, output_key
-from workers import safety
+from app.storage import Storage
+from workers.copying import Copier
+from workers.finishing import Finisher, Stored
 from workers.leases import Held, Leases, wait_between
-from workers.providers.base import Attempt, Inputs, Picture, Provider
+from workers.providers.base import Attempt, Inputs, Provider
+from workers.safety import open_checker
 
 _FINISHERS: Final = 2
 """Threads that encode and upload beside the next image. At 60 ms per image they raised the use of a
@@ -64,14 +65,6 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """An output that lies in the store, not yet visible: a row of table outputs to be."""
-
-    row: dict[str, object]
-    key: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt ended, with everything the settle needs."""
 
@@ -93,6 +86,7 @@ class Runner:
         providers: Callable[[str], Provider],
         leases: Leases,
         doorbell: bell.Doorbell,
+        copier: Copier | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -100,7 +94,10 @@ class Runner:
         self._providers = providers
         self._leases = leases
         self._doorbell = doorbell
-        self._checker = safety.open_checker(settings)
+        self._copier = copier or Copier(
+            settings, database=database, storage=storage, buckets=Buckets(settings, database)
+        )
+        self._finisher = Finisher(storage, checker=open_checker(settings))
         self._finishers = ThreadPoolExecutor(_FINISHERS, thread_name_prefix="finisher")
 
     def run(self, job_id: UUID) -> Kind | None:
@@ -152,6 +149,8 @@ class Runner:
             inputs = watch.time("read", lambda: self._read_inputs(spec))
             self._draw(claim, spec, inputs, held, into=stored, watch=watch)
             held.check()
+            if claim.storage_target_id is not None:
+                watch.time("copy", lambda: self._copy(claim, stored))
             return Outcome(kind=Kind.COMPLETED, stored=tuple(stored), detail={"seconds": watch.seconds})
         except CancelRequested as error:
             return Outcome(kind=Kind.CANCELLED, stored=tuple(stored), error=error)
@@ -170,6 +169,18 @@ class Runner:
             trace = traceback.format_exc()[-_LONGEST_TRACEBACK:]
             log.exception("attempt_broke")
             return Outcome(kind=Kind.FAILED, stored=tuple(stored), error=unknown, detail={"traceback": trace})
+
+    def _copy(self, claim: Claim, stored: list[Stored]) -> None:
+        """Try once to copy the outputs into their customer's bucket, and note in their rows how it went."""
+        assert claim.storage_target_id is not None
+        added = self._copier.copy_now(
+            claim.storage_target_id,
+            [one.row for one in stored],
+            prefix=claim.output_prefix,
+            as_text=bool((claim.echo or {}).get("base64")),
+        )
+        for one, columns in zip(stored, added, strict=True):
+            one.row.update(columns)
 
     def _read_inputs(self, spec: JobSpec) -> Inputs:
         if spec.image is None:
@@ -216,7 +227,7 @@ class Runner:
         waiting: deque[Future[Stored]] = deque()
         try:
             for index, picture in enumerate(watch.each("generate", pictures)):
-                waiting.append(self._finishers.submit(self._finish, claim, spec, index, picture))
+                waiting.append(self._finishers.submit(self._finisher.finish, claim, spec, index, picture))
                 if len(waiting) > _WAITING:
                     into.append(watch.time("finish", waiting.popleft().result))
             held.at("storing")
@@ -225,46 +236,6 @@ class Runner:
         finally:
             # After an error the uploads under way still end, so that their objects are known and deleted.
             into.extend(_ended_well(waiting))
-
-    def _finish(self, claim: Claim, spec: JobSpec, index: int, picture: Picture) -> Stored:
-        image, flagged = self._checked(picture.image, spec)
-        if spec.test:
-            image = imaging.stamped(image)
-        data = imaging.encode(
-            image, spec.output_format, metadata=_metadata(claim, spec, picture), quality=spec.quality
-        )
-        sha256 = hashlib.sha256(data).hexdigest()
-        key = output_key(
-            claim.account_id,
-            claim.created_at.date(),
-            job_id=claim.job_id,
-            attempt=claim.attempt,
-            index=index,
-            sha256=sha256,
-            extension=spec.output_format.extension,
-        )
-        self._storage.put(key, data, media_type=spec.output_format.media_type)
-        row: dict[str, object] = {
-            "id": str(uuid7()),
-            "index": index,
-            "key": key,
-            "sha256": sha256,
-            "size": len(data),
-            "width": picture.image.width,
-            "height": picture.image.height,
-            "format": spec.output_format.value,
-            "seed": picture.seed,
-            "flagged": flagged,
-        }
-        return Stored(row=row, key=key)
-
-    def _checked(self, image: Image.Image, spec: JobSpec) -> tuple[Image.Image, bool | None]:
-        """Give the image, or a blank one in its place, and what the checker found: None if nobody looked."""
-        if not spec.safety_checker or self._checker is None:
-            return image, None
-        if not self._checker.flagged(image):
-            return image, False
-        return imaging.censored(image, spec.safety_checker_type), True
 
     def _settle(self, claim: Claim, outcome: Outcome) -> Kind:
         settled: bool | None
@@ -383,23 +354,6 @@ def _ended_well(waiting: deque[Future[Stored]]) -> Iterator[Stored]:
     for future in waiting:
         if future.exception() is None:
             yield future.result()
-
-
-def _metadata(claim: Claim, spec: JobSpec, picture: Picture) -> dict[str, str]:
-    """What is written into the image file beside its pixels; no ids of ours, as customers pass files on."""
-    if spec.transform is not None:
-        return {"Software": f"Darkroom {__version__}", **picture.notes}
-    told = {
-        "Software": f"Darkroom {__version__}",
-        "prompt": spec.prompt,
-        "negative_prompt": spec.negative_prompt,
-        "model": claim.model,
-        "seed": str(picture.seed),
-        "num_inference_steps": str(spec.num_inference_steps),
-        "guidance_scale": str(spec.guidance_scale),
-        **picture.notes,
-    }
-    return {name: value for name, value in told.items() if value}
 
 
 class _Stopwatch:

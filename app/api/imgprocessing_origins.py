@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from app import safe_http
-from app.errors import FieldProblem, ForbiddenAddress, InvalidFields
+from app.errors import FieldProblem, ForbiddenAddress, InvalidFields, Unreachable
 from app.safe_http.allow import AllowList
 from app.safe_http.urls import parse
 from app.settings import Settings
@@ -60,7 +60,7 @@ class Origins:
                 return
             if self._asks and self._is_allowed(url):
                 return
-        except ForbiddenAddress as error:
+        except (ForbiddenAddress, Unreachable) as error:
             raise _refusal(error.message) from error
         raise _refusal(_REFUSAL)
 

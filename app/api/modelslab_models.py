@@ -54,6 +54,10 @@ def _switch(value: object) -> object:
 def _text_or_number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError("must be a string or a whole number")  # noqa: TRY004 - what pydantic takes
+    if len(text := str(value)) > MAX_TRACK_ID:
+        raise ValueError(f"must have at most {MAX_TRACK_ID} characters")
+    if "\x00" in text:
+        raise ValueError("must not contain NUL characters; remove them")
     return value
 
 
@@ -133,7 +137,7 @@ class TextToImage(Request):
         Annotated[str, http.NO_NUL] | None, Field(description="URL that is told of the end")
     ] = None
     track_id: Annotated[
-        Annotated[str, Field(max_length=MAX_TRACK_ID), http.NO_NUL] | int | None,
+        str | int | None,
         BeforeValidator(_text_or_number),
         WithJsonSchema({"type": ["string", "integer", "null"], "maxLength": MAX_TRACK_ID}),
         Field(description="Your own word for it, told again as you sent it"),

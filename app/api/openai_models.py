@@ -9,7 +9,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     WithJsonSchema,
 )
 
@@ -81,7 +80,7 @@ _REFERENCE: Final = {
 _REFERENCES: Final = {
     "anyOf": [_REFERENCE, {"type": "array", "items": _REFERENCE, "minItems": 1, "maxItems": 1}]
 }
-References = Annotated[tuple[str, ...], PlainValidator(_references), WithJsonSchema(_REFERENCES)]
+References = Annotated[tuple[str, ...], BeforeValidator(_references), WithJsonSchema(_REFERENCES)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Partial = Annotated[int, Field(ge=0, le=3)]

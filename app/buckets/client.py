@@ -142,7 +142,7 @@ class CustomerBucket:
     def _read(self, client: Minio, file_name: str, longest: int) -> bytes:
         response = client.get_object(self._place.bucket, self._key(file_name))
         try:
-            return response.read(longest)
+            return response.read(longest, decode_content=False)
         finally:
             response.close()
             response.release_conn()

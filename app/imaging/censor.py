@@ -23,11 +23,13 @@ _LEAST_TYPE: Final = 6.0
 _STAMP: Final = "TEST"
 _ALONG, _ACROSS = 6, 2
 """How often the stamp's type goes at least into the longer side of a picture, and into the shorter one."""
+_LEAST_STAMP: Final = 9.0
+"""Size of the stamp's type below which it cannot be read; then less than all of it is on the picture."""
 _STAMP_ALPHA: Final = 120
 """Of 255: legible on any picture, and the picture stays recognisable."""
 _TILT: Final = 30
 """Degrees counter-clockwise."""
-_STRIPED: Final = 16
+_STRIPED: Final = 24
 """Pixels along the shorter side below which stripes stand for the stamp, which nobody could read."""
 _STRIPE: Final = 4
 
@@ -93,7 +95,7 @@ def _largest_type(draw: ImageDraw.ImageDraw, text: str, size: tuple[int, int]) -
 
 def _stamps(size: tuple[int, int]) -> Image.Image:
     """Give the stamp, tilted, in staggered rows on a transparent sheet."""
-    stamp = _stamp(min(max(size) / _ALONG, min(size) / _ACROSS))
+    stamp = _stamp(max(_LEAST_STAMP, min(max(size) / _ALONG, min(size) / _ACROSS)))
     sheet = Image.new("RGBA", size)
     for row in range(math.ceil(size[1] / stamp.height)):
         for left in range(-(row % 2) * (stamp.width // 2), size[0], stamp.width):

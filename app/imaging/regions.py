@@ -43,6 +43,16 @@ class Runs:
         lengths = self.ends - self.starts
         return np.bincount(self.labels, lengths, minlength=len(lengths)).astype(np.int64)[self.labels]
 
+    def meeting(self, other: Mask) -> Mask:
+        """Tell for each run whether its region has a pixel in common with another mask."""
+        height, width = self.shape
+        counts = np.zeros((height, width + 1), np.int64)
+        counts[:, :width] = other
+        before = np.concatenate(([0], np.cumsum(counts)))
+        meets = np.zeros(len(self.starts), np.bool_)
+        meets[self.labels[before[self.ends] > before[self.starts]]] = True
+        return meets[self.labels]
+
     def mask(self, chosen: Mask) -> Mask:
         """Give the mask of the chosen runs."""
         height, width = self.shape

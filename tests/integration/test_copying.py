@@ -1,14 +1,10 @@
 """Outputs on their way into a customer's bucket: never lost, never copied twice, told when they wait."""
 
 import base64
-import hashlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
 
 import orjson
 import pytest
@@ -16,19 +12,18 @@ from uuid_utils.compat import uuid7
 
 from app import retention
 from app.buckets import Buckets
-from app.db import Database, jobs
+from app.db import Database
 from app.db import buckets as bucket_rows
-from app.db.jobs import Claim
 from app.settings import Settings
 from app.storage import Storage
 from app.vault import Vault
 from tests import rows, servers
 from tests.conftest import Account
+from tests.copy_shop import Shop, image, make_copier, name_of
 from tests.customers import DIRECTORY, PUBLIC_URL, Customer
-from workers.copying import Copier, Retried
+from workers.copying import Retried
 
 NOTHING = Retried()
-PAST = timedelta(hours=-48)
 
 
 @pytest.fixture(scope="module")
@@ -39,113 +34,18 @@ def customer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Customer]:
     server.end()
 
 
-@dataclass
-class Workshop:
-    """What a worker process copies with, and the jobs of an account that has a bucket."""
-
-    settings: Settings
-    database: Database
-    storage: Storage
-    customer: Customer
-    account_id: UUID
-    target_id: UUID
-    copier: Copier
-
-    def another_process(self) -> Copier:
-        """A copier that remembers nothing of what this one met."""
-        return make_copier(self.settings, self.database, self.storage)
-
-    def job(self, **columns: Any) -> UUID:
-        return rows.insert_job(
-            self.database, self.account_id, storage_target_id=self.target_id, dialect="modelslab", **columns
-        )
-
-    def finish(self, job_id: UUID, *, images: int = 1) -> list[rows.Look]:
-        """Draw, store, copy and settle a job as a worker does; gives its outputs."""
-        claim = self._claim(job_id)
-        drawn = [self._store(claim, index) for index in range(images)]
-        added = self.copier.copy_now(
-            self.target_id, drawn, prefix=claim.output_prefix, as_text=bool((claim.echo or {}).get("base64"))
-        )
-        with self.database.autocommit() as tx:
-            assert jobs.settle_completed(
-                tx,
-                job_id,
-                attempt=claim.attempt,
-                worker="test",
-                outputs=[{**row, **copy} for row, copy in zip(drawn, added, strict=True)],
-                retention=self.settings.retention,
-                detail={},
-            )
-        return self.outputs(job_id)
-
-    def outputs(self, job_id: UUID) -> list[rows.Look]:
-        return rows.query(
-            self.database, 'SELECT * FROM outputs WHERE job_id = %(id)s ORDER BY "index"', id=job_id
-        )
-
-    def output(self, job_id: UUID) -> rows.Look:
-        (found,) = self.outputs(job_id)
-        return found
-
-    def _claim(self, job_id: UUID) -> Claim:
-        with self.database.autocommit() as tx:
-            claim = jobs.claim(
-                tx, job_id, worker="test", lease=timedelta(minutes=1), deadline=timedelta(minutes=5)
-            )
-        assert claim is not None
-        return claim
-
-    def _store(self, claim: Claim, index: int) -> dict[str, object]:
-        data = image(claim.job_id, index)
-        key = f"outputs/{claim.job_id}/{index}.png"
-        self.storage.put(key, data, media_type="image/png")
-        return {
-            "id": str(uuid7()),
-            "index": index,
-            "key": key,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "size": len(data),
-            "width": 1,
-            "height": 1,
-            "format": "png",
-            "seed": 1,
-        }
-
-    def let_time_pass(self, column: str, by: timedelta = PAST) -> None:
-        """Move this moment of every output; what is null stays so."""
-        rows.execute(self.database, f"UPDATE outputs SET {column} = {column} + %(by)s", by=by)
-
-    def purge(self) -> int:
-        """Purge as if everything had expired long ago; gives how many objects it took."""
-        self.let_time_pass("expires_at")
-        return retention.purge(self.settings, database=self.database, storage=self.storage).deleted
-
-
-def image(job_id: UUID, index: int) -> bytes:
-    return f"the image {index} of {job_id}".encode()
-
-
-def make_copier(settings: Settings, database: Database, storage: Storage) -> Copier:
-    return Copier(settings, database=database, storage=storage, buckets=Buckets(settings, database))
-
-
 @pytest.fixture
 def shop(
     customer: Customer, settings: Settings, database: Database, storage: Storage, account: Account
-) -> Workshop:
+) -> Shop:
     customer.empty()
     allowed = customer.allowed(settings)
     target = Buckets(allowed, database).set_bucket(account.id, customer.details())
     copier = make_copier(allowed, database, storage)
-    return Workshop(allowed, database, storage, customer, account.id, target.id, copier)
+    return Shop(allowed, database, storage, customer, account.id, target.id, copier)
 
 
-def name_of(shop: Workshop, job_id: UUID, index: int = 0, extension: str = "png") -> str:
-    return f"{rows.job(shop.database, job_id).output_prefix.hex}-{index}.{extension}"
-
-
-def test_outputs_arrive_under_the_directory_with_their_links(shop: Workshop) -> None:
+def test_outputs_arrive_under_the_directory_with_their_links(shop: Shop) -> None:
     job_id = shop.job()
 
     found = shop.finish(job_id, images=3)
@@ -161,7 +61,7 @@ def test_outputs_arrive_under_the_directory_with_their_links(shop: Workshop) -> 
     assert shop.copier.retry_due() == NOTHING
 
 
-def test_our_own_copy_of_one_that_arrived_expires_and_the_customers_does_not(shop: Workshop) -> None:
+def test_our_own_copy_of_one_that_arrived_expires_and_the_customers_does_not(shop: Shop) -> None:
     job_id = shop.job()
     shop.finish(job_id)
 
@@ -171,7 +71,7 @@ def test_our_own_copy_of_one_that_arrived_expires_and_the_customers_does_not(sho
     assert shop.customer.names() == [f"{DIRECTORY}/{name_of(shop, job_id)}"]
 
 
-def test_where_base64_was_asked_for_the_object_is_that_text(shop: Workshop) -> None:
+def test_where_base64_was_asked_for_the_object_is_that_text(shop: Shop) -> None:
     job_id = shop.job(echo=orjson.dumps({"base64": True}).decode())
 
     (output,) = shop.finish(job_id)
@@ -182,7 +82,7 @@ def test_where_base64_was_asked_for_the_object_is_that_text(shop: Workshop) -> N
     assert output.copy_url == f"{PUBLIC_URL}/{key}"
 
 
-def test_an_outage_costs_nothing_but_time(shop: Workshop) -> None:
+def test_an_outage_costs_nothing_but_time(shop: Shop) -> None:
     text, plain = shop.job(echo='{"base64": true}'), shop.job(retain_seconds=3600)
 
     with shop.customer.away():
@@ -212,7 +112,7 @@ def test_an_outage_costs_nothing_but_time(shop: Workshop) -> None:
     assert shop.purge() == 2
 
 
-def test_a_bucket_that_did_not_answer_is_left_in_peace_by_the_next_jobs(shop: Workshop) -> None:
+def test_a_bucket_that_did_not_answer_is_left_in_peace_by_the_next_jobs(shop: Shop) -> None:
     first, second = shop.job(), shop.job()
 
     with shop.customer.away():
@@ -227,7 +127,7 @@ def test_a_bucket_that_did_not_answer_is_left_in_peace_by_the_next_jobs(shop: Wo
 
 
 @pytest.mark.slow
-def test_a_silent_bucket_holds_up_a_job_for_ten_seconds_and_no_longer(shop: Workshop) -> None:
+def test_a_silent_bucket_holds_up_a_job_for_ten_seconds_and_no_longer(shop: Shop) -> None:
     job_id = shop.job()
 
     with shop.customer.frozen():
@@ -238,7 +138,7 @@ def test_a_silent_bucket_holds_up_a_job_for_ten_seconds_and_no_longer(shop: Work
     assert [output.copy_state for output in found] == ["pending"] * 4
 
 
-def test_a_bucket_that_refuses_is_told_and_mended_by_new_details(shop: Workshop) -> None:
+def test_a_bucket_that_refuses_is_told_and_mended_by_new_details(shop: Shop) -> None:
     rows.execute(
         shop.database,
         "UPDATE storage_targets SET credentials = %(credentials)s",
@@ -261,7 +161,7 @@ def test_a_bucket_that_refuses_is_told_and_mended_by_new_details(shop: Workshop)
     assert shop.output(job_id).copy_url == f"{PUBLIC_URL}/{DIRECTORY}/{name_of(shop, job_id)}"
 
 
-def test_after_three_days_it_is_given_up_and_kept_for_ever(shop: Workshop) -> None:
+def test_after_three_days_it_is_given_up_and_kept_for_ever(shop: Shop) -> None:
     job_id = shop.job()
 
     with shop.customer.away():
@@ -283,7 +183,7 @@ def test_after_three_days_it_is_given_up_and_kept_for_ever(shop: Workshop) -> No
     assert shop.copier.retry_due() == NOTHING
 
 
-def test_what_its_owner_kept_while_the_copy_waited_stays_kept(shop: Workshop) -> None:
+def test_what_its_owner_kept_while_the_copy_waited_stays_kept(shop: Shop) -> None:
     kept, published, let_go, persistent = shop.job(), shop.job(), shop.job(), shop.job(persist=True)
     with shop.customer.away():
         for job_id in (kept, published, let_go, persistent):
@@ -308,7 +208,7 @@ def test_what_its_owner_kept_while_the_copy_waited_stays_kept(shop: Workshop) ->
     ]
 
 
-def test_a_reset_breaks_no_promise_and_the_keys_go_with_the_last_of_them(shop: Workshop) -> None:
+def test_a_reset_breaks_no_promise_and_the_keys_go_with_the_last_of_them(shop: Shop) -> None:
     waiting = shop.job()
     with shop.customer.away():
         shop.finish(waiting)
@@ -334,13 +234,13 @@ def test_a_reset_breaks_no_promise_and_the_keys_go_with_the_last_of_them(shop: W
     assert shop.output(late).copy_error == "The bucket's details were reset, and its keys are deleted."
 
 
-def credentials(shop: Workshop) -> str | None:
+def credentials(shop: Shop) -> str | None:
     (row,) = rows.query(shop.database, "SELECT credentials FROM storage_targets")
     found: str | None = row.credentials
     return found
 
 
-def test_keys_of_details_in_use_or_just_reset_are_not_swept(shop: Workshop) -> None:
+def test_keys_of_details_in_use_or_just_reset_are_not_swept(shop: Shop) -> None:
     retention.sweep(shop.database)
     assert credentials(shop) is not None
     Buckets(shop.settings, shop.database).reset_bucket(shop.account_id, shop.customer.details().deploy_type)
@@ -348,7 +248,7 @@ def test_keys_of_details_in_use_or_just_reset_are_not_swept(shop: Workshop) -> N
     assert credentials(shop) is not None
 
 
-def test_several_that_retry_at_once_copy_each_output_once(shop: Workshop) -> None:
+def test_several_that_retry_at_once_copy_each_output_once(shop: Shop) -> None:
     job_id = shop.job()
     with shop.customer.away():
         shop.finish(job_id, images=30)
@@ -366,7 +266,7 @@ def test_several_that_retry_at_once_copy_each_output_once(shop: Workshop) -> Non
     assert len(shop.customer.names()) == 30
 
 
-def test_a_copy_whose_process_died_is_made_by_another_and_the_dead_writes_nothing(shop: Workshop) -> None:
+def test_a_copy_whose_process_died_is_made_by_another_and_the_dead_writes_nothing(shop: Shop) -> None:
     job_id = shop.job()
     with shop.customer.away():
         shop.finish(job_id)
@@ -387,7 +287,7 @@ def test_a_copy_whose_process_died_is_made_by_another_and_the_dead_writes_nothin
 
 
 def test_a_dead_bucket_does_not_hold_up_another_customers(
-    shop: Workshop, stranger: Account, database: Database
+    shop: Shop, stranger: Account, database: Database
 ) -> None:
     dead, alive = shop.job(), shop.job()
     with shop.customer.away():
@@ -421,7 +321,7 @@ def test_a_dead_bucket_does_not_hold_up_another_customers(
     assert shop.output(alive).copy_state == "copied"
 
 
-def test_an_image_that_was_deleted_meanwhile_is_not_copied(shop: Workshop) -> None:
+def test_an_image_that_was_deleted_meanwhile_is_not_copied(shop: Shop) -> None:
     job_id = shop.job()
     with shop.customer.away():
         (output,) = shop.finish(job_id)
@@ -435,7 +335,7 @@ def test_an_image_that_was_deleted_meanwhile_is_not_copied(shop: Workshop) -> No
     assert shop.customer.names() == []
 
 
-def test_an_object_of_ours_that_is_not_there_fails_no_job(shop: Workshop) -> None:
+def test_an_object_of_ours_that_is_not_there_fails_no_job(shop: Shop) -> None:
     row: dict[str, object] = {"key": "outputs/nowhere.png", "sha256": "0" * 64, "index": 0, "format": "png"}
 
     (added,) = shop.copier.copy_now(shop.target_id, [row], prefix=uuid7(), as_text=False)

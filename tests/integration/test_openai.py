@@ -1,4 +1,4 @@
-"""The OpenAI dialect on a real database and a real store: what becomes of a request, and which ones are one."""
+"""The OpenAI dialect on a real database and a real store: what a request becomes, and which are one."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from tests import rows
 from tests.conftest import Account, make_account
 from tests.drawing import drawing
 from tests.factories import file_part, picture, written
-from tests.openai_images import SMALL, jobs, mask_with_hole, png
+from tests.openai_images import SMALL, jobs, mask_with_hole, noise, png
 
 GENERATE = "/v1/images/generations"
 EDIT = "/v1/images/edits"
@@ -46,24 +46,33 @@ def app_with(settings: Settings, database: Database) -> Iterator[Make]:
         web.close(flask)
 
 
-@pytest.fixture
-def client(app_with: Make) -> FlaskClient:
+@pytest.fixture(scope="module")
+def hasty(base_settings: Settings) -> Iterator[Flask]:
     """Every request for images that nobody draws is told soon that it was not done in time."""
-    return app_with().test_client()
+    made = web.create_app(base_settings.model_copy(update={"longest_wait": SHORT}))
+    yield made
+    web.close(made)
 
 
 @pytest.fixture
-def drawn(settings: Settings, database: Database, storage: Storage) -> Iterator[None]:
-    """A worker beside the application."""
+def client(hasty: Flask) -> FlaskClient:
+    return hasty.test_client()
+
+
+@pytest.fixture(scope="module")
+def waiting(base_settings: Settings) -> Iterator[Flask]:
+    made = web.create_app(base_settings.model_copy(update={"longest_wait": timedelta(seconds=30)}))
+    yield made
+    web.close(made)
+
+
+@pytest.fixture
+def patient(
+    waiting: Flask, settings: Settings, database: Database, storage: Storage
+) -> Iterator[FlaskClient]:
+    """An application that waits until the worker beside it has drawn."""
     with drawing(settings, database, storage):
-        yield
-
-
-@pytest.fixture
-def patient(app_with: Make, drawn: None) -> FlaskClient:
-    """An application that waits until the worker has drawn."""
-    del drawn
-    return app_with(longest_wait=timedelta(seconds=30)).test_client()
+        yield waiting.test_client()
 
 
 def bearer(account: Account, **headers: str) -> dict[str, str]:
@@ -211,24 +220,18 @@ def test_a_data_uri_may_be_larger_than_other_json(
     app_with: Make, account: Account, database: Database
 ) -> None:
     client = app_with(max_json_bytes=2048).test_client()
-    image = data_uri(mask_noise := png_noise(200, 100))
+    image = data_uri(png(noise(200, 100)))
 
     answer = client.post(EDIT, json={"prompt": "in winter", "image": image}, headers=bearer(account))
 
-    assert len(mask_noise) > 2 * 2048
+    assert len(image) > 10 * 2048
     assert spec_of(database, answer).width == 200
-
-
-def png_noise(width: int, height: int) -> bytes:
-    from tests.openai_images import noise  # noqa: PLC0415 - used here only
-
-    return png(noise(width, height))
 
 
 def test_an_image_of_ours_can_be_edited_by_its_url(patient: FlaskClient, account: Account) -> None:
     first = generate(patient, account, response_format="url").json["data"][0]["url"]
 
-    answer = patient.post(
+    answer: Any = patient.post(
         EDIT, json={"prompt": "in winter", "images": [{"image_url": first}]}, headers=bearer(account)
     )
 
@@ -239,7 +242,7 @@ def test_an_image_of_ours_can_be_edited_by_its_url(patient: FlaskClient, account
 def test_an_image_at_an_address_of_our_own_network_is_not_fetched(
     client: FlaskClient, account: Account, database: Database
 ) -> None:
-    answer = client.post(
+    answer: Any = client.post(
         EDIT, json={"prompt": "in winter", "image": "http://127.0.0.1:1/a.png"}, headers=bearer(account)
     )
 
@@ -375,9 +378,7 @@ def test_nobody_joins_the_job_of_another_request_or_another_key(
     assert jobs(database) == 6
 
 
-def test_an_edit_is_the_same_only_with_the_same_image(
-    client: FlaskClient, account: Account, database: Database
-) -> None:
+def test_an_edit_is_the_same_only_with_the_same_image(client: FlaskClient, account: Account) -> None:
     def edit(colour: str) -> Any:
         image = io.BytesIO(picture(9, 9, mode=colour)), "photo.png"
         return client.post(EDIT, data={"prompt": "snow", "image": image}, headers=bearer(account, **AGAIN))

@@ -184,6 +184,14 @@ def test_a_transparent_ground_gives_an_opaque_picture_an_alpha_channel() -> None
     assert at(turned, turned.width // 2 + 8, turned.height // 2)[3] == 255
 
 
+def test_the_edges_of_a_picture_on_transparent_ground_keep_its_colour() -> None:
+    image = Image.new("RGB", (60, 40), (200, 120, 40))
+    pixels = np.asarray(transformed(image, Rotate(angle=30, background_color="transparent")), np.int16)
+    edge = pixels[(pixels[..., 3] > 20) & (pixels[..., 3] < 235)]
+    assert len(edge) > 60
+    assert np.abs(edge[:, :3] - (200, 120, 40)).max() <= 6
+
+
 # Sizes
 
 

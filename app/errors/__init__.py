@@ -1,0 +1,178 @@
+"""Everything that can go wrong, drawn as a tree.
+
+DarkroomError                      code, http_status, retryable, retry_after
+├─ RequestError                    the caller must change the request; 4xx
+│  ├─ MalformedBody                400
+│  ├─ Unauthenticated              401
+│  ├─ AccountDisabled              403
+│  ├─ NotFound                     404
+│  │  ├─ UnknownJob
+│  │  ├─ UnknownOutput
+│  │  ├─ UnknownModel
+│  │  ├─ UnknownWebhook
+│  │  └─ UnknownDelivery
+│  ├─ MethodNotAllowed             405
+│  ├─ Conflict                     409
+│  │  ├─ AlreadyEnded
+│  │  ├─ StillRunning
+│  │  ├─ JobCancelled
+│  │  ├─ TooManyWebhooks
+│  │  ├─ WebhookDisabled
+│  │  └─ StillDelivering
+│  ├─ Gone                         410
+│  ├─ BodyTooLarge                 413
+│  ├─ UnsupportedMedia             415
+│  ├─ RangeNotSatisfiable          416
+│  ├─ InvalidFields                422
+│  ├─ ForbiddenAddress             422: a customer's URL that may not be used
+│  ├─ Unreachable                  422: a customer's URL that could not be had; status, may be retryable
+│  ├─ TooLarge                     422: more lies at a customer's URL than is taken
+│  ├─ IdempotencyMismatch          422
+│  ├─ JobRefused                   422: the job that a caller waited for ended as it cannot be done
+│  ├─ RateLimited                  429, retry_after
+│  ├─ QueueFull                    429, retry_after
+│  └─ NotOffered                   501: the API knows it, Darkroom does not do it
+├─ Unavailable                     503: a part of ours is away; the same request works later
+│  ├─ DatabaseDown
+│  ├─ BrokerDown
+│  ├─ StorageDown
+│  ├─ SafetyDown
+│  ├─ Busy
+│  └─ StillWorking
+├─ JobFailed                       the job that a caller waited for failed for no fault of the request
+├─ ObjectMissing                   the store holds no such key
+├─ ObjectCorrupt                   the store's bytes are not the ones the row promises
+├─ BucketError                     a customer's own bucket did not take an object
+│  ├─ BucketDown                   retryable
+│  └─ BucketRefused
+├─ ProviderError                   a provider did not deliver
+│  ├─ ProviderDown                 retryable
+│  └─ ProviderRefused
+├─ AttemptEnded                    the attempt must stop; says nothing about the picture
+│  ├─ Lost                         the row moved on without us
+│  ├─ CancelRequested
+│  ├─ DeadlineExceeded
+│  └─ Draining
+└─ SetupError                      this machine or its settings cannot run Darkroom; carries the remedy
+
+A leaf's docstring is its default message, so a reader of a log sees the sentence a reader of the code sees.
+Foreign exceptions never cross `db`, `storage`, `broker` or a provider: they are raised as one of these.
+"""
+
+from app.errors.base import DarkroomError
+from app.errors.ours import (
+    AttemptEnded,
+    BrokerDown,
+    BucketDown,
+    BucketError,
+    BucketRefused,
+    Busy,
+    CancelRequested,
+    DatabaseDown,
+    DeadlineExceeded,
+    Draining,
+    JobFailed,
+    Lost,
+    ObjectCorrupt,
+    ObjectMissing,
+    ProviderDown,
+    ProviderError,
+    ProviderRefused,
+    SafetyDown,
+    SetupError,
+    StillWorking,
+    StorageDown,
+    Unavailable,
+)
+from app.errors.requests import (
+    AccountDisabled,
+    AlreadyEnded,
+    BodyTooLarge,
+    Conflict,
+    FieldProblem,
+    ForbiddenAddress,
+    Gone,
+    IdempotencyMismatch,
+    InvalidFields,
+    JobCancelled,
+    JobRefused,
+    MalformedBody,
+    MethodNotAllowed,
+    NotFound,
+    NotOffered,
+    QueueFull,
+    RangeNotSatisfiable,
+    RateLimited,
+    RequestError,
+    StillDelivering,
+    StillRunning,
+    TooLarge,
+    TooManyWebhooks,
+    Unauthenticated,
+    UnknownDelivery,
+    UnknownJob,
+    UnknownModel,
+    UnknownOutput,
+    UnknownWebhook,
+    Unreachable,
+    UnsupportedMedia,
+    WebhookDisabled,
+)
+
+__all__ = [
+    "AccountDisabled",
+    "AlreadyEnded",
+    "AttemptEnded",
+    "BodyTooLarge",
+    "BrokerDown",
+    "BucketDown",
+    "BucketError",
+    "BucketRefused",
+    "Busy",
+    "CancelRequested",
+    "Conflict",
+    "DarkroomError",
+    "DatabaseDown",
+    "DeadlineExceeded",
+    "Draining",
+    "FieldProblem",
+    "ForbiddenAddress",
+    "Gone",
+    "IdempotencyMismatch",
+    "InvalidFields",
+    "JobCancelled",
+    "JobFailed",
+    "JobRefused",
+    "Lost",
+    "MalformedBody",
+    "MethodNotAllowed",
+    "NotFound",
+    "NotOffered",
+    "ObjectCorrupt",
+    "ObjectMissing",
+    "ProviderDown",
+    "ProviderError",
+    "ProviderRefused",
+    "QueueFull",
+    "RangeNotSatisfiable",
+    "RateLimited",
+    "RequestError",
+    "SafetyDown",
+    "SetupError",
+    "StillDelivering",
+    "StillRunning",
+    "StillWorking",
+    "StorageDown",
+    "TooLarge",
+    "TooManyWebhooks",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownDelivery",
+    "UnknownJob",
+    "UnknownModel",
+    "UnknownOutput",
+    "UnknownWebhook",
+    "Unreachable",
+    "UnsupportedMedia",
+    "WebhookDisabled",
+]
