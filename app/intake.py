@@ -3,7 +3,6 @@
 `submit` returns only after the job is committed; from then on nothing that dies loses it.
 """
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from app.db.history import JobRow
 from app.db.together import Writer
 from app.domain.catalog import PILLOW, Catalog, Model
 from app.domain.job import TERMINAL, Status
-from app.domain.spec import ImageFormat, JobSpec, Operation, StoredImage
+from app.domain.spec import ImageFormat, JobSpec, Operation
 from app.domain.transform import problems_with, result_format
 from app.errors import (
     AlreadyEnded,
@@ -33,10 +32,11 @@ from app.errors import (
     UnknownJob,
 )
 from app.forecast import Forecast, Quotas
+from app.inputs import Input, Inputs, watermarks_of, with_inputs
 from app.settings import Settings
-from app.storage import Storage, input_key
+from app.storage import Storage
 from app.vault import Vault
-from app.wish import Upload, Wish
+from app.wish import Wish
 
 _SEEDS: Final = 2**32
 """Seeds are drawn below this, so that every JSON reader can hold them exactly."""
@@ -71,7 +71,7 @@ class Intake:
         self.forecast = Forecast(database)
         self._settings = settings
         self._database = database
-        self._storage = storage
+        self._inputs = Inputs(storage)
         self._doorbell = doorbell
         self._vault = Vault(settings)
         self._quotas = Quotas(database, catalog.queues(), settings.max_unfinished_jobs)
@@ -93,7 +93,8 @@ class Intake:
         if once is not None and (replay := self._first_use(once, account_id, plan)) is not None:
             return replay
         self._quotas.take(account_id)
-        inputs = self._store_inputs(wish, account_id=account_id)
+        endpoint_id = self._endpoint_of(wish, account_id)
+        inputs = self._inputs.store(wish, account_id=account_id)
         spec = plan.spec(wish, inputs)
         terms = wish.terms
         row = door.NewJob(
@@ -111,7 +112,7 @@ class Intake:
             test=terms.test,
             numbered=terms.numbered,
             track_id=terms.track_id,
-            webhook_endpoint_id=self._endpoint_of(wish, account_id),
+            webhook_endpoint_id=endpoint_id,
             base_url=terms.base_url,
             storage_target_id=terms.storage_target_id,
             retain_seconds=None if terms.retain is None else int(terms.retain.total_seconds()),
@@ -156,7 +157,7 @@ class Intake:
         Raises:
             UnknownJob: there is none, or it is somebody else's.
             StillRunning: it has not ended.
-            InvalidFields: its input images were deleted meanwhile.
+            Gone: its input images were deleted meanwhile.
             QueueFull, IdempotencyMismatch, StorageDown, DatabaseDown: see `submit`.
         """
         old = self.find(job_id, account_id=account_id)
@@ -165,14 +166,15 @@ class Intake:
         if once is not None and (replay := self._first_use(once, account_id, old)) is not None:
             return replay
         self._quotas.take(account_id)
-        spec, inputs = self._copy_inputs(JobSpec.model_validate(old.spec), account_id=account_id)
+        spec = JobSpec.model_validate(old.spec)
+        inputs = self._inputs.copy(spec, account_id=account_id)
         row = door.NewJob(
             id=uuid7(),
             account_id=account_id,
             dialect=old.dialect,
             provider=old.provider,
             queue=old.queue,
-            spec=spec.model_dump_json(exclude_none=True),
+            spec=with_inputs(spec, inputs).model_dump_json(exclude_none=True),
             operation=old.operation,
             model=old.model,
             output_prefix=uuid4(),
@@ -190,7 +192,7 @@ class Intake:
             name=old.name,
             echo=None if old.echo is None else orjson.dumps(old.echo).decode(),
             retry_of=old.id,
-            inputs=inputs,
+            inputs=[stored.row for stored in inputs.values()],
         )
         return self._accept(row, once)
 
@@ -238,10 +240,10 @@ class Intake:
         try:
             accepted = self._write(row, once)
         except IdempotencyMismatch:
-            self._forget(row.inputs)
+            self._inputs.forget(row.inputs)
             raise
         if accepted.replayed:
-            self._forget(row.inputs)
+            self._inputs.forget(row.inputs)
         else:
             self._doorbell.ring()
         return accepted
@@ -258,74 +260,6 @@ class Intake:
                 )
         return _accepted(written, once, until_done=until_done, replayed=written.id != row.id)
 
-    def _forget(self, inputs: Sequence[dict[str, object]]) -> None:
-        """Delete the uploads of a request that made no job of its own."""
-        if inputs:
-            self._storage.delete([str(row["key"]) for row in inputs])
-
-    def _store_inputs(self, wish: Wish, *, account_id: UUID) -> dict[str, "_Input"]:
-        uploads: dict[str, Upload | None] = {"image": wish.image, "mask_image": wish.mask_image}
-        uploads |= {f"watermark_{number}": upload for number, upload in enumerate(wish.watermarks)}
-        upload_id = uuid7()
-        return {
-            role: self._store(upload, role=role, account_id=account_id, upload_id=upload_id)
-            for role, upload in uploads.items()
-            if upload is not None
-        }
-
-    def _store(self, upload: Upload, *, role: str, account_id: UUID, upload_id: UUID) -> "_Input":
-        sha256 = hashlib.sha256(upload.data).hexdigest()
-        key = input_key(
-            account_id,
-            datetime.now(UTC).date(),
-            upload_id=upload_id,
-            role=role,
-            sha256=sha256,
-            extension=upload.format.extension,
-        )
-        self._storage.put(key, upload.data, media_type=upload.format.media_type)
-        image = StoredImage(key=key, sha256=sha256, width=upload.header.width, height=upload.header.height)
-        return _Input(image=image, row={"key": key, "role": role, "sha256": sha256, "size": len(upload.data)})
-
-    def _copy_inputs(self, spec: JobSpec, *, account_id: UUID) -> tuple[JobSpec, list[dict[str, object]]]:
-        """Give the spec with inputs of its own, as those of the job before are purged with that job."""
-        rows: list[dict[str, object]] = []
-        upload_id = uuid7()
-
-        def copied(image: StoredImage | None, role: str) -> StoredImage | None:
-            if image is None:
-                return None
-            data = self._storage.get_verified(image.key, sha256=image.sha256)
-            name = image.key.rsplit(".", 1)[-1]
-            key = input_key(
-                account_id,
-                datetime.now(UTC).date(),
-                upload_id=upload_id,
-                role=role,
-                sha256=image.sha256,
-                extension=name,
-            )
-            self._storage.put(key, data, media_type=f"image/{'jpeg' if name == 'jpg' else name}")
-            rows.append({"key": key, "role": role, "sha256": image.sha256, "size": len(data)})
-            return image.model_copy(update={"key": key})
-
-        changes = {
-            "image": copied(spec.image, "image"),
-            "mask_image": copied(spec.mask_image, "mask_image"),
-            "watermarks": tuple(
-                copied(each, f"watermark_{number}") for number, each in enumerate(spec.watermarks)
-            ),
-        }
-        return spec.model_copy(update=changes), rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Input:
-    """An input image in the store; `row` is its line of table inputs."""
-
-    image: StoredImage
-    row: dict[str, object]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
@@ -336,7 +270,7 @@ class _Plan:
     queue: str
     chosen: Mapping[str, Any]
 
-    def spec(self, wish: Wish, inputs: Mapping[str, _Input]) -> JobSpec:
+    def spec(self, wish: Wish, inputs: Mapping[str, Input]) -> JobSpec:
         images = {role: stored.image for role, stored in inputs.items()}
         return JobSpec(
             operation=wish.operation,
@@ -346,7 +280,7 @@ class _Plan:
             image=images.get("image"),
             mask_image=images.get("mask_image"),
             mask_from_alpha=wish.mask_from_alpha,
-            watermarks=tuple(image for role, image in images.items() if role.startswith("watermark_")),
+            watermarks=watermarks_of(images),
             quality=wish.quality,
             safety_checker=wish.safety_checker,
             safety_checker_type=wish.safety_checker_type,

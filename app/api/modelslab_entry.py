@@ -57,11 +57,10 @@ def _bearer() -> str | None:
 
 
 def _read(services: Services, limit: int, by_header: str | None) -> dict[str, Any]:
-    if request.content_length in {None, 0} and "Transfer-Encoding" not in request.headers:
-        return {}
     with services.bodies.reading(_reader(services, by_header)):
         _refuse_crowds(limit, most=services.settings.max_json_bytes)
-        return http.read_json(request, limit=limit)
+        is_absent = not request.content_length and not request.get_data(cache=True)
+        return {} if is_absent else http.read_json(request, limit=limit)
 
 
 def _reader(services: Services, by_header: str | None) -> UUID:

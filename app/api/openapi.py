@@ -223,10 +223,19 @@ def _answer(operation: Operation, status: int, bodies: Bodies) -> Json:
 
 
 def _stream(stream: EventStream, bodies: Bodies) -> Json:
-    # OpenAPI 3.1 has no word for the items of a stream; 3.2's is itemSchema.
-    events = {"type": "string", "description": "Server-Sent Events"}
+    # OpenAPI 3.1 has no word for the items of a stream; readers take the schema for that of each. 3.2's word
+    # is itemSchema.
+    event = {
+        "type": "object",
+        "description": "One Server-Sent Event",
+        "properties": {
+            "event": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["data"],
+    }
     data = bodies[stream.item, "serialization"]
-    return {"text/event-stream": {"schema": events, "x-event-data": data}}
+    return {"text/event-stream": {"schema": event, "x-event-data": data}}
 
 
 def _says(answer: object, status: int) -> str:

@@ -1,12 +1,11 @@
-"""Outputs at their stable URLs: 404 before, 200 while, 410 after; ranges, caches; and persisting."""
+"""Outputs at their stable URLs: 404 before, 200 while, 410 after; ranges and caches."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 import requests
@@ -19,9 +18,8 @@ from app.settings import Settings
 from app.storage import Storage
 from tests import rows
 from tests.conftest import Account
+from tests.shelf import DATA, SHA, Shelf
 
-DATA = bytes(range(256)) * 4
-SHA = hashlib.sha256(DATA).hexdigest()
 ETAG = f'"{SHA}"'
 HOUR = timedelta(hours=1)
 
@@ -42,34 +40,6 @@ def served_with(settings: Settings, **changes: Any) -> Iterator[FlaskClient]:
         yield flask.test_client()
     finally:
         web.close(flask)
-
-
-class Shelf:
-    """Completed jobs of one account, and their outputs."""
-
-    def __init__(self, database: Database, storage: Storage, owner: Account) -> None:
-        self.database = database
-        self._storage = storage
-        self._owner = owner
-
-    def put(self, *, expires_in: timedelta = HOUR, stored: bool = True, **columns: Any) -> tuple[str, UUID]:
-        """An output of a job of its own; gives its path and its id."""
-        prefix = uuid4()
-        job_id = rows.insert_job(
-            self.database,
-            self._owner.id,
-            status="completed",
-            started_at="now()",
-            finished_at="now()",
-            output_prefix=prefix,
-        )
-        key = f"outputs/{job_id}/0.png"
-        if stored:
-            self._storage.put(key, DATA, media_type="image/png")
-        output_id = rows.insert_output(
-            self.database, job_id, key=key, sha256=SHA, size=len(DATA), expires_in=expires_in, **columns
-        )
-        return f"/outputs/{prefix.hex}-0.png", output_id
 
 
 @pytest.fixture
@@ -311,90 +281,3 @@ def test_a_link_never_outlives_its_output(settings: Settings, shelf: Shelf) -> N
     found = re.search(r"X-Amz-Expires=(\d+)", link)
     assert found
     assert 1 <= int(found[1]) <= 60
-
-
-# Persist
-
-
-def test_persisting_keeps_an_output_and_unpersisting_lets_it_expire_at_its_old_time(
-    client: FlaskClient, shelf: Shelf, account: Account
-) -> None:
-    path, output_id = shelf.put()
-    persist = f"/v1/outputs/img_{output_id.hex}/persist"
-
-    kept = [client.post(persist, headers=account.headers) for _ in range(2)]
-    cached = client.get(path).headers["Cache-Control"]
-    released = [client.delete(persist, headers=account.headers) for _ in range(2)]
-
-    assert [answer.status_code for answer in (*kept, *released)] == [200, 200, 200, 200]
-    about = {"id": f"img_{output_id.hex}", "width": 1, "height": 1, "size": 1024, "sha256": SHA}
-    assert kept[0].get_json() == {**about, "persisted": True, "expires_at": None}
-    assert cached == "private, max-age=3600"
-    left = datetime.fromisoformat(released[0].get_json()["expires_at"]) - datetime.now(UTC)
-    assert timedelta(minutes=59) < left < HOUR
-    assert released[0].get_json() == released[1].get_json()
-    assert released[0].get_json()["expires_at"].endswith("Z")
-
-
-def test_a_kept_output_is_served_past_its_time_and_gets_a_new_one_when_released(
-    client: FlaskClient, shelf: Shelf, account: Account, settings: Settings
-) -> None:
-    path, output_id = shelf.put(expires_in=-HOUR, persisted_at=datetime.now(UTC))
-
-    assert client.get(path).status_code == 200
-    answer = client.delete(f"/v1/outputs/img_{output_id.hex}/persist", headers=account.headers)
-
-    left = datetime.fromisoformat(answer.get_json()["expires_at"]) - datetime.now(UTC)
-    assert settings.retention - timedelta(minutes=1) < left < settings.retention + timedelta(minutes=1)
-
-
-def test_too_late_is_410_for_persist_and_release(client: FlaskClient, shelf: Shelf, account: Account) -> None:
-    _, output_id = shelf.put(expires_in=-HOUR)
-
-    for method in ("POST", "DELETE"):
-        answer = client.open(
-            f"/v1/outputs/img_{output_id.hex}/persist", method=method, headers=account.headers
-        )
-        assert answer.status_code == 410
-        assert answer.get_json()["error"]["code"] == "gone"
-
-
-def test_nobody_keeps_or_releases_what_is_not_theirs(
-    client: FlaskClient, shelf: Shelf, stranger: Account
-) -> None:
-    _, output_id = shelf.put()
-
-    for method in ("POST", "DELETE"):
-        answer = client.open(
-            f"/v1/outputs/img_{output_id.hex}/persist", method=method, headers=stranger.headers
-        )
-        assert answer.status_code == 404
-        assert answer.get_json()["error"]["message"] == "No output has this id."
-    assert rows.query(shelf.database, "SELECT persisted_at FROM outputs")[0].persisted_at is None
-
-
-@pytest.mark.parametrize(
-    "shown", ["x", "%00", "{id}", "img_{id}0", "img_{{{id}}}", "IMG_{id}", "job_{id}", "img_"]
-)
-def test_an_output_id_of_another_form_is_404(
-    shown: str, client: FlaskClient, shelf: Shelf, account: Account
-) -> None:
-    _, output_id = shelf.put()
-
-    path = f"/v1/outputs/{shown.format(id=output_id.hex)}/persist"
-
-    assert client.post(path, headers=account.headers).status_code == 404
-
-
-def test_persist_takes_the_key_as_bearer_too_and_counts_the_request(
-    client: FlaskClient, shelf: Shelf, account: Account
-) -> None:
-    path = f"/v1/outputs/img_{shelf.put()[1].hex}/persist"
-
-    answer = client.post(path, headers={"Authorization": f"bearer {account.key}"})
-    refused = client.post(path, headers={"Authorization": f"Basic {account.key}"})
-
-    assert (answer.status_code, refused.status_code) == (200, 401)
-    assert int(answer.headers["X-RateLimit-Remaining"]) < 100_000
-    assert refused.get_json()["error"]["code"] == "unauthenticated"
-    assert refused.headers["WWW-Authenticate"] == 'ApiKey realm="darkroom", header="X-API-Key"'

@@ -113,6 +113,27 @@ def test_a_pale_thing_on_a_clean_white_ground_is_kept() -> None:
     assert alpha(cut(image))[5, 5] == 0
 
 
+def test_faint_crumbs_beside_the_subject_are_noise_and_anything_more_is_not() -> None:
+    image = Image.new("RGB", (120, 80), "white")
+    image.paste("navy", (40, 20, 80, 60))
+    image.paste((226, 226, 226), (83, 30, 86, 33))
+    image.paste((226, 226, 226), (90, 50, 110, 70))
+    image.paste((190, 190, 190), (83, 40, 86, 43))
+    image.paste((226, 226, 226), (55, 35, 59, 39))
+    found = alpha(cut(image))
+    assert found[31, 84] == 0, "small, faint, in the open"
+    assert found[60, 100] == 255, "faint, but large"
+    assert found[41, 84] > 0, "small, but strong"
+    assert found[37, 57] == 255, "small and faint, but inside the subject"
+
+
+def test_two_colours_that_meet_at_the_edge_are_no_mixture_with_the_background() -> None:
+    image = Image.new("RGB", (120, 80), "white")
+    image.paste("navy", (40, 20, 80, 60))
+    image.paste((255, 210, 0), (40, 36, 80, 44))
+    assert alpha(cut(image))[20:60, 40:80].min() == 255
+
+
 def test_a_subject_may_touch_one_side() -> None:
     image = Image.new("RGB", (100, 80), "white")
     image.paste("navy", (20, 20, 80, 80))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, PngImagePlugin
 
 from app import imaging
 from app.domain.formats import ImageFormat
@@ -92,6 +92,13 @@ def test_alpha_is_kept_when_asked_for_and_only_then() -> None:
     assert imaging.decode(png(grain(6, 4)), field="image", keep_alpha=True).mode == "RGB"
 
 
+def test_metadata_does_not_survive_decoding_with_alpha() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "somebody else's")
+    data = png(grain(6, 4, "RGBA"), pnginfo=info, dpi=(72, 72))
+    assert not imaging.decode(data, field="image", keep_alpha=True).info
+
+
 @pytest.mark.parametrize("mode", ["LA", "P", "RGB", "L"])
 def test_every_way_of_being_transparent_becomes_an_alpha_channel(mode: str) -> None:
     image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
@@ -119,6 +126,19 @@ def test_pictures_come_upright_and_the_header_says_so_beforehand(kind: str) -> N
         assert decoded.size == ((4, 6) if orientation > 4 else (6, 4))
         assert imaging.inspect(file.getvalue(), field="image").upright_size == decoded.size
         assert not decoded.getexif()
+
+
+def test_the_exif_of_a_webp_is_found_behind_chunks_of_odd_length() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = BytesIO()
+    grain(6, 4).save(file, "WEBP", exif=exif)
+    data = file.getvalue()
+    at = data.index(b"EXIF")
+    odd = data[:at] + b"odd!\x03\0\0\0abc\0" + data[at:]
+    odd = odd[:4] + (len(odd) - 8).to_bytes(4, "little") + odd[8:]
+    assert imaging.inspect(odd, field="image").turned
+    assert imaging.decode(odd, field="image").size == (4, 6)
 
 
 def test_exif_without_the_flag_of_a_webp_turns_nothing() -> None:

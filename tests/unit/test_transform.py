@@ -191,6 +191,8 @@ def test_any_finite_angle_is_a_turn(angle: float, unit: Any) -> None:
         (Rotate(angle=-math.pi / 2, unit="radians"), (480, 640)),
         (Rotate(angle=45), (792, 792)),
         (Rotate(angle=30), (795, 736)),
+        (Rotate(angle=40), (799, 780)),
+        (Rotate(angle=-140), (799, 780)),
         (RemoveBackground(), (640, 480)),
         (Blur(), (640, 480)),
     ],

@@ -35,6 +35,7 @@ PLACEHOLDERS = {
     "<id as text>": r"[0-9]{6,}",
     "<prefix>": r"[0-9a-f]{32}",
     "<number>": r"[0-9]+",
+    "<digits>": r"[0-9]+",
     "<unix time>": r"1[789][0-9]{8}",
     "<request id>": r"[0-9a-f]{16}",
     "<seconds>": r"[0-9]+\.[0-9]+",
