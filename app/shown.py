@@ -63,6 +63,13 @@ class OutputShown(BaseModel):
     published_at: Moment | None
 
 
+_DRAWN: Final = (
+    *("prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale", "seed"),
+    *("num_images", "safety_checker"),
+)
+"""Members of a spec that count for everything that a model draws."""
+
+
 class InputShown(BaseModel):
     """An input image of a job, as it was sent."""
 
@@ -81,26 +88,26 @@ class SpecShown(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    prompt: str | None = None
-    negative_prompt: str | None = None
-    width: int | None = None
-    height: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    strength: float | None = None
-    seed: int | None = None
-    num_images: int | None = None
+    prompt: str | None
+    negative_prompt: str | None
+    width: int | None
+    height: int | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    strength: float | None
+    seed: int | None
+    num_images: int | None
     output_format: ImageFormat
-    quality: int | None = None
-    safety_checker: bool | None = None
-    safety_checker_type: CensorKind | None = None
-    image: InputShown | None = None
-    mask_image: InputShown | None = None
-    mask_from_alpha: bool | None = None
+    quality: int | None
+    safety_checker: bool | None
+    safety_checker_type: CensorKind | None
+    image: InputShown | None
+    mask_image: InputShown | None
+    mask_from_alpha: bool | None
     transform: Annotated[
         dict[str, Any] | None, Field(description="Parameters of an operation that no model does")
-    ] = None
-    watermarks: list[InputShown] | None = None
+    ]
+    watermarks: list[InputShown] | None
 
 
 class JobUrls(BaseModel):
@@ -233,33 +240,20 @@ def output_shown(row: OutputRow, *, prefix: UUID, base_url: str) -> OutputShown:
 
 
 def _spec(spec: JobSpec) -> SpecShown:
-    image = _input(spec.image)
+    counts: dict[str, Any] = {"output_format": spec.output_format, "quality": spec.quality}
+    counts["image"] = _input(spec.image)
     if spec.transform is not None:
-        return SpecShown(
-            output_format=spec.output_format,
-            quality=spec.quality,
-            image=image,
-            transform=spec.transform.model_dump(mode="json", exclude={"operation"}, exclude_none=True),
-            watermarks=[each for each in map(_input, spec.watermarks) if each] or None,
-        )
-    return SpecShown(
-        prompt=spec.prompt,
-        negative_prompt=spec.negative_prompt,
-        width=spec.width,
-        height=spec.height,
-        num_inference_steps=spec.num_inference_steps,
-        guidance_scale=spec.guidance_scale,
-        strength=None if image is None else spec.strength,
-        seed=spec.seed,
-        num_images=spec.num_images,
-        output_format=spec.output_format,
-        quality=spec.quality,
-        safety_checker=spec.safety_checker,
-        safety_checker_type=spec.safety_checker_type if spec.safety_checker else None,
-        image=image,
-        mask_image=_input(spec.mask_image),
-        mask_from_alpha=None if spec.mask_image is None else spec.mask_from_alpha,
-    )
+        counts["transform"] = spec.transform.model_dump(mode="json", exclude={"operation"}, exclude_none=True)
+        counts["watermarks"] = [_input(each) for each in spec.watermarks] or None
+    else:
+        counts |= {name: getattr(spec, name) for name in _DRAWN}
+    if spec.transform is None and spec.image is not None:
+        counts["strength"] = spec.strength
+    if spec.mask_image is not None:
+        counts |= {"mask_image": _input(spec.mask_image), "mask_from_alpha": spec.mask_from_alpha}
+    if spec.safety_checker:
+        counts["safety_checker_type"] = spec.safety_checker_type
+    return SpecShown(**{**dict.fromkeys(SpecShown.model_fields), **counts})
 
 
 def _input(image: StoredImage | None) -> InputShown | None:

@@ -12,7 +12,15 @@ from uuid import UUID
 from app import imaging
 from app.db import Database, outputs
 from app.db.history import OutputRow
-from app.errors import FieldProblem, ForbiddenAddress, InvalidFields, ObjectMissing, Unreachable
+from app.errors import (
+    FieldProblem,
+    ForbiddenAddress,
+    InvalidFields,
+    ObjectMissing,
+    TooLarge,
+    Unreachable,
+    UnsupportedMedia,
+)
 from app.safe_http import Guard
 from app.settings import Settings
 from app.storage import Storage
@@ -61,9 +69,13 @@ class Sources:
         Raises:
             InvalidFields: it is no image that is accepted, or one too large.
         """
-        header = imaging.inspect(
-            data, field=field, max_pixels=self._settings.max_image_pixels, accepted=accepted
-        )
+        try:
+            header = imaging.inspect(
+                data, field=field, max_pixels=self._settings.max_image_pixels, accepted=accepted
+            )
+        except UnsupportedMedia as error:
+            message = error.message.removeprefix(f"{field}: ")
+            raise InvalidFields(FieldProblem(field=field, message=message)) from None
         return Upload(field=field, data=data, header=header)
 
     def output(self, row: OutputRow, *, field: str) -> Upload:
@@ -101,7 +113,7 @@ class Sources:
             raise InvalidFields(FieldProblem(field=field, message=message))
         try:
             return self._guard.fetch(url, accept="image/*").data
-        except (ForbiddenAddress, Unreachable) as error:
+        except (ForbiddenAddress, TooLarge, Unreachable) as error:
             raise InvalidFields(FieldProblem(field=field, message=error.message)) from error
 
     def _decoded(self, text: str, *, field: str) -> bytes:

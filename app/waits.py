@@ -90,8 +90,8 @@ class Waits:
         """
         if not self._places.acquire(blocking=False):
             raise Busy(
-                f"{self.most} requests of this process wait for jobs already, the most it may hold; try again "
-                "in a moment, or ask without waiting.",
+                f"{self.most} requests of this process wait for jobs already, the most it may hold; "
+                "try again in a moment, or ask without waiting.",
                 retry_after=timedelta(seconds=2),
             )
         try:

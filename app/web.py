@@ -33,7 +33,15 @@ from app.api.services import Services
 from app.auth import KeyRing
 from app.db import bell, connect
 from app.domain import catalog
-from app.errors import DarkroomError, RateLimited, RequestError, Unauthenticated, Unavailable
+from app.errors import (
+    Busy,
+    DarkroomError,
+    RateLimited,
+    RequestError,
+    StillWorking,
+    Unauthenticated,
+    Unavailable,
+)
 from app.intake import Intake
 from app.process import die_with_parent
 from app.settings import Settings, load
@@ -175,6 +183,9 @@ def _present(error: DarkroomError) -> Response:
 
     Of our own failures a customer learns the kind; the details, such as an address of ours, go to the log.
     """
+    if isinstance(error, Busy | StillWorking):
+        logger.info("told_to_come_back", code=error.code, path=request.path)
+        return _shown(error)
     if not isinstance(error, RequestError):
         logger.error("request_failed", code=error.code, message=error.message, path=request.path)
         return _shown(type(error)(retry_after=error.retry_after))

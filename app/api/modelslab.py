@@ -21,7 +21,6 @@ from app.api.modelslab_models import (
     BucketReset,
     FetchBody,
     SystemDetails,
-    TextToImage,
 )
 from app.api.modelslab_operations import MODELS, OPERATIONS, REFUSED
 from app.api.modelslab_wishes import Wishes
@@ -92,17 +91,22 @@ def _with_status_200(answer: Response) -> Response:
 
 
 def _generate(verb: Verb, family: Family, services: Services, wishes: Wishes) -> Response:
-    content = enter(services, limit=generation_limit(services.settings))
-    wished = http.parse(MODELS[verb], content)
+    job_id, waits = _accept(verb, family, services, wishes)
+    if waits:
+        _wait(job_id, services)
+    job = services.intake.find(job_id, account_id=http.caller().account_id)
+    return shown(Presenter(family, services).direct(job))
+
+
+def _accept(verb: Verb, family: Family, services: Services, wishes: Wishes) -> tuple[UUID, bool]:
+    """Give the request's job, and whether it wants to wait for it; all that the body held is let go."""
+    wished = http.parse(MODELS[verb], enter(services, limit=generation_limit(services.settings)))
     parts = [wished.model_dump_json().encode()]
     once = http.read_once(request, endpoint=f"modelslab {family.name} {verb}", parts=parts)
     job_id = _first_use(once, services)
     if job_id is None:
-        wish = wishes.of(wished, VERBS[verb], family)
-        job_id = wishes.submit(wish, once)
-    _wait(job_id, wished, services)
-    job = services.intake.find(job_id, account_id=http.caller().account_id)
-    return shown(Presenter(family, services).direct(job))
+        job_id = wishes.submit(wishes.of(wished, VERBS[verb], family), once)
+    return job_id, not wished.instant_response
 
 
 def _first_use(once: Once | None, services: Services) -> UUID | None:
@@ -117,9 +121,9 @@ def _first_use(once: Once | None, services: Services) -> UUID | None:
     return None if first is None else first.id
 
 
-def _wait(job_id: UUID, wished: TextToImage, services: Services) -> None:
-    """Wait for the images, unless the request will not or too many wait: then it is told `processing`."""
-    if wished.instant_response or not services.settings.sync_wait:
+def _wait(job_id: UUID, services: Services) -> None:
+    """Wait for the images, unless as many requests wait as may: then this one is told `processing`."""
+    if not services.settings.sync_wait:
         return
     try:
         with services.waits.place():

@@ -60,7 +60,10 @@ def _read(services: Services, limit: int, by_header: str | None) -> dict[str, An
     with services.bodies.reading(_reader(services, by_header)):
         _refuse_crowds(limit, most=services.settings.max_json_bytes)
         is_absent = not request.content_length and not request.get_data(cache=True)
-        return {} if is_absent else http.read_json(request, limit=limit)
+        content = {} if is_absent else http.read_json(request, limit=limit)
+    # Werkzeug would keep the body to the end of a request that may yet wait half a minute for its images.
+    request.__dict__.pop("_cached_data", None)
+    return content
 
 
 def _reader(services: Services, by_header: str | None) -> UUID:

@@ -119,7 +119,7 @@ def blueprint(services: Services) -> Blueprint:
 
 
 def owns(path: str) -> bool:
-    """Whether errors at this address are told in this API's shape: below /v1/images, where nobody else does."""
+    """Whether errors at this address are told in this API's shape: below /v1/images, but for others' own."""
     return path.startswith("/v1/images/")
 
 

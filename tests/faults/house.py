@@ -18,10 +18,11 @@ from app.dispatch import Relay
 from app.domain import catalog
 from app.domain.spec import Operation
 from app.errors import Unavailable
-from app.intake import Intake, Wish
+from app.intake import Intake
 from app.local.stack import Stack
 from app.settings import Settings
 from app.storage import Storage, output_key
+from app.wish import Wish
 from tests import invariants
 from tests.conftest import Account
 from tests.faults.brokers import BrokerServer

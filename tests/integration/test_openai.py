@@ -317,6 +317,8 @@ def test_who_was_told_that_it_goes_on_joins_it_by_asking_again(
     assert job_of(first) == job_of(second)
     assert (first.headers["Retry-After"], first.headers["x-should-retry"]) == ("1", "true")
     assert first.json["error"]["code"] == "not_done_in_time"
+    told = client.get(f"/v1/jobs/job_{job_of(first).hex}", headers=bearer(account))
+    assert (told.status_code, told.json and told.json["status"]) == (200, "queued")
     assert jobs(database) == 1
 
 
