@@ -12,14 +12,14 @@ from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as Redirect
 
 from app import __version__
-from app.api import health, imgprocessing, jobs, modelslab, openai, outputs, realm, webhooks
+from app.api import health, imgprocessing, jobs, models, modelslab, openai, outputs, realm, webhooks
 from app.api.openapi import document
 from app.api.services import Services
 from app.errors import NotFound
 
 OPERATIONS: Final = tuple(
     operation
-    for room in (jobs, outputs, webhooks, realm, imgprocessing, modelslab, openai, health)
+    for room in (jobs, outputs, webhooks, realm, models, imgprocessing, modelslab, openai, health)
     for operation in room.OPERATIONS
 )
 """Every endpoint that the document describes, in the order in which /docs shows them."""

@@ -31,14 +31,11 @@ from app.errors import (
     Busy,
     DarkroomError,
     FieldProblem,
-    Gone,
     IdempotencyMismatch,
     InvalidFields,
-    ObjectMissing,
     UnknownJob,
     UnknownModel,
 )
-from app.intake import Accepted
 from app.shown import JOB_PREFIX
 
 OPERATIONS: Final = jobs_described.OPERATIONS
@@ -94,7 +91,7 @@ def _add_making(made: Blueprint, services: Services) -> None:
         wait = _asked_wait(services)
         old = _parse_id(job_id)
         once = http.read_once(request, endpoint="jobs retry", parts=[old.bytes])
-        accepted = _retried(old, once, services)
+        accepted = services.intake.retry(old, account_id=http.caller().account_id, once=once)
         return _accepted(accepted.job_id, wait, services, replayed=accepted.replayed)
 
     @made.delete("/v1/jobs/<job_id>")
@@ -220,13 +217,6 @@ def _first_use(once: Once, services: Services) -> UUID | None:
     if found is not None and found.request_sha256 != once.request_sha256:
         raise IdempotencyMismatch
     return None if found is None else found.id
-
-
-def _retried(job_id: UUID, once: Once | None, services: Services) -> Accepted:
-    try:
-        return services.intake.retry(job_id, account_id=http.caller().account_id, once=once)
-    except ObjectMissing:
-        raise Gone("The input images of this job were deleted; submit it anew with its images.") from None
 
 
 def _filters(query: JobsQuery, services: Services) -> history.Filters:

@@ -1,8 +1,11 @@
 """GET /v1/models, which two APIs have: OpenAI's clients send `Authorization: Bearer`, Realm's X-API-Key."""
 
+from typing import Final
+
 from flask import Blueprint, Response, request
 
-from app.api import openai, realm
+from app.api import openai, openai_models, realm, realm_models
+from app.api.operations import Operation, PathPart
 from app.api.services import Services
 
 
@@ -30,3 +33,37 @@ def blueprint(services: Services) -> Blueprint:
         return realm.get_model(model_id, services)
 
     return made
+
+
+_REFUSED: Final = realm.ErrorShown | openai_models.ErrorShown
+_ERRORS: Final = dict.fromkeys((401, 403, 429, 503), _REFUSED)
+OPERATIONS: Final = (
+    Operation(
+        name="listModels",
+        method="GET",
+        path="/v1/models",
+        summary="List models",
+        description="What `modelId` (Realm) or `model` may name. With `X-API-Key` in Realm's words, with "
+        "each model's preferred size and what it can do; with `Authorization: Bearer` in OpenAI's, aliases "
+        "included.",
+        query=realm_models.ModelsQuery,
+        answers={
+            200: list[realm_models.ModelShown] | openai_models.ModelList,
+            **_ERRORS,
+            422: realm.ErrorShown,
+        },
+        bearer=True,
+        counted=True,
+    ),
+    Operation(
+        name="getModel",
+        method="GET",
+        path="/v1/models/{modelId}",
+        summary="Get a model",
+        description="An alias of a model answers with the model itself.",
+        parts=(PathPart(name="modelId", description="A model's id or alias", example="sketch"),),
+        answers={200: realm_models.ModelShown | openai_models.ModelShown, **_ERRORS, 404: _REFUSED},
+        bearer=True,
+        counted=True,
+    ),
+)

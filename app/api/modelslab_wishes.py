@@ -20,7 +20,6 @@ from app.errors import (
     InvalidFields,
     UnknownModel,
     Unreachable,
-    UnsupportedMedia,
 )
 from app.safe_http import urls
 from app.wish import Hook, Terms, Upload, Wish
@@ -139,8 +138,6 @@ class Wishes:
             )
         except ForbiddenAddress as error:
             raise _refused(field, error.message) from None
-        except UnsupportedMedia as error:
-            raise _refused(field, error.message.removeprefix(f"{field}: ")) from None
 
     def _terms(self, wished: TextToImage, hook: Hook | None, *, echo: dict[str, Any]) -> Terms:
         settings = self._services.settings

@@ -66,6 +66,7 @@ _HEADERS_OF: Final = {
     416: ("Accept-Ranges",),
     429: ("Retry-After",),
     503: ("Retry-After",),
+    504: ("Retry-After",),
 }
 """Beyond those of every answer; the ones of 200 and 206 come with bytes only."""
 _SAYS: Final = {
@@ -86,7 +87,8 @@ _SAYS: Final = {
     422: "Fields have values that cannot be used; `details` names each",
     429: "Too many requests in this minute, or too many unfinished jobs",
     501: "Darkroom does not offer this",
-    503: "A part of Darkroom is away; the same request works later",
+    503: "A part of Darkroom is away or full; the same request works later",
+    504: "The images are not done yet; the same request goes on waiting for them",
 }
 
 

@@ -46,11 +46,12 @@ class Runs:
     def meeting(self, other: Mask) -> Mask:
         """Tell for each run whether its region has a pixel in common with another mask."""
         height, width = self.shape
-        counts = np.zeros((height, width + 1), np.int64)
-        counts[:, :width] = other
-        before = np.concatenate(([0], np.cumsum(counts)))
+        padded = np.zeros((height, width + 1), np.bool_)
+        padded[:, :width] = other
+        # Every second stretch is a run, the others lie between two runs.
+        bounds = np.stack((self.starts, self.ends), axis=1).ravel()
         meets = np.zeros(len(self.starts), np.bool_)
-        meets[self.labels[before[self.ends] > before[self.starts]]] = True
+        meets[self.labels[np.logical_or.reduceat(padded.ravel(), bounds)[::2]]] = True
         return meets[self.labels]
 
     def mask(self, chosen: Mask) -> Mask:

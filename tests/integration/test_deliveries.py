@@ -428,6 +428,11 @@ def test_retry_after_pauses_the_whole_endpoint_and_no_other(
     assert len(receiver.at("/busy")) == 1
     assert len(receiver.at("/free")) == 2
     assert timedelta(seconds=110) < office.endpoint(made).opened_for <= timedelta(seconds=120)
+    (tried,) = rows.query(
+        office.database,
+        "SELECT run_at - now() AS left FROM deliveries WHERE attempts = 1 AND status = 'pending'",
+    )
+    assert tried.left > timedelta(seconds=110)
     receiver.answer = answering(200)
     office.later(timedelta(seconds=135))
     assert set(office.deliver_due() + office.deliver_due()) == {DELIVERED}

@@ -1,6 +1,7 @@
 """Many deliveries and several endpoints: breaker, concurrency, outages, replays, and who waits for whom."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -241,6 +242,17 @@ def test_a_healthy_endpoint_is_not_starved_by_its_accounts_dead_ones(
 
     found = {d.id: d.endpoint_id for d in office.deliveries()}
     assert made.endpoint.id in {found[each] for each in released}
+
+
+def test_endpoints_of_an_account_take_turns(office: Office, receiver: Receiver) -> None:
+    for path in ("/a", "/b", "/c"):
+        office.register(receiver.url(path))
+        office.complete(3)
+
+    released = office.release()
+
+    found = {d.id: d.endpoint_id for d in office.deliveries()}
+    assert sorted(Counter(found[each] for each in released).values()) == [2, 2, 2]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])

@@ -120,12 +120,13 @@ def test_a_wake_up_the_broker_lost_is_sent_again(
     office: Office, receiver: Receiver, outbox: Outbox, broker: Broker
 ) -> None:
     office.register(receiver.url())
-    office.complete()
+    office.complete(3)
     rows.execute(office.database, "UPDATE deliveries SET dispatched_at = now() - interval '1 min'")
+    broker.publish(WEBHOOKS, [office.deliveries()[0].id], task=DELIVER)
 
-    assert outbox.repair() == 1
-    assert outbox.release_due() == 1
-    assert broker.depth(WEBHOOKS) == 1
+    assert outbox.repair() == 2
+    assert outbox.release_due() == 2
+    assert broker.depth(WEBHOOKS) == 3
 
 
 def test_a_wake_up_that_waits_long_and_one_that_is_worked_on_are_not_sent_again(

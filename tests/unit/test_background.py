@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
@@ -242,6 +242,7 @@ def flooded(mask: Mask) -> Mask:
     return reached
 
 
+@settings(deadline=None)
 @given(
     width=st.integers(1, 30), height=st.integers(1, 30), share=st.floats(0, 1), seed=st.integers(0, 10_000)
 )

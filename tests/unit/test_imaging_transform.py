@@ -74,6 +74,7 @@ def test_other_modes_are_a_mistake(transform: Transform) -> None:
         transformed(Image.new("L", (64, 48)), transform)
 
 
+@settings(deadline=None)
 @given(
     transform=st.sampled_from(
         [
@@ -100,6 +101,7 @@ def test_what_changes_nothing_changes_nothing(transform: Transform, mode: str) -
 # Mirrors and turns
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, mode=MODES, way=st.sampled_from(["horizontal", "vertical", "both"]))
 def test_a_mirror_of_a_mirror_is_the_picture(width: int, height: int, mode: str, way: Any) -> None:
     image, mirror = grain(width, height, mode), Mirror(mode=way)
@@ -116,6 +118,7 @@ def test_horizontal_exchanges_left_and_right() -> None:
     assert at(both, 0, 0) == at(image, 39, 39)
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, mode=MODES, turns=st.sampled_from([-1, 1]), radians=st.booleans())
 def test_four_quarter_turns_are_the_picture(
     width: int,
@@ -133,6 +136,7 @@ def test_four_quarter_turns_are_the_picture(
     assert result.tobytes() == image.tobytes()
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, mode=MODES)
 def test_two_quarter_turns_are_a_half_one(width: int, height: int, mode: str) -> None:
     image = grain(width, height, mode)
@@ -307,6 +311,7 @@ def modulated(colour: tuple[int, int, int], **asked: Any) -> tuple[int, ...]:
     return at(transformed(Image.new("RGB", (1, 1), colour), Modulate(**asked)), 0, 0)
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, mode=MODES, seed=st.integers(0, 99))
 def test_modulating_by_nothing_is_the_identity(width: int, height: int, mode: str, seed: int) -> None:
     image = grain(width, height, mode, seed=seed)
@@ -354,6 +359,7 @@ def test_exposure_and_brightness_do_not_clip_between_them() -> None:
     )
 
 
+@settings(deadline=None)
 @given(asked=st.builds(Modulate, brightness=st.floats(-100, 100), hue=st.integers(0, 360)))
 def test_modulating_leaves_alpha_alone(asked: Modulate) -> None:
     image = grain(20, 10, "RGBA")

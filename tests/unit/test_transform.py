@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import ImageColor
 from pydantic import TypeAdapter, ValidationError
@@ -133,6 +133,7 @@ def test_jpg_is_jpeg() -> None:
     assert Convert(format="jpg") == Convert(format="jpeg")
 
 
+@settings(deadline=None)
 @given(transform=any_transform(64, 48))
 def test_a_transform_survives_the_row_it_is_stored_in(transform: Transform) -> None:
     assert ANY.validate_json(ANY.dump_json(transform)) == transform
@@ -163,6 +164,7 @@ def test_an_angle_is_a_turn_below_360_degrees(angle: float, unit: Any, degrees: 
     assert Rotate(angle=angle, unit=unit).degrees == pytest.approx(degrees, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(angle=st.floats(allow_nan=False, allow_infinity=False), unit=st.sampled_from(["degrees", "radians"]))
 @example(angle=1.7e308, unit="radians")
 def test_any_finite_angle_is_a_turn(angle: float, unit: Any) -> None:
@@ -306,6 +308,7 @@ def test_a_watermark_stretched_beyond_all_measure_is_refused_under_its_own_name(
     assert "name a smaller width and height" in problems["watermarks.1.width"]
 
 
+@settings(deadline=None)
 @given(transform=any_transform(64, 48), width=st.integers(1, 5000), height=st.integers(1, 3000))
 def test_what_has_no_problem_stays_within_the_limits(transform: Transform, width: int, height: int) -> None:
     if not found(transform, width, height):
