@@ -350,7 +350,8 @@ def _plan_transform(wish: Wish) -> _Plan:
     if image is None:
         raise InvalidFields(FieldProblem(field=wish.fields.get("image", "image"), message="is required"))
     width, height = image.size
-    _refuse(wish, problems_with(transform, width, height, image.format))
+    marks = [mark.size for mark in wish.watermarks]
+    _refuse(wish, problems_with(transform, width, height, image.format, watermarks=marks))
     return _Plan(
         model=PILLOW.model,
         provider=PILLOW.provider,

@@ -12,6 +12,7 @@ from uuid import UUID
 from app import imaging
 from app.db import Database, outputs
 from app.db.history import OutputRow
+from app.domain.transform import MAX_RESULT_SIDE
 from app.errors import (
     FieldProblem,
     ForbiddenAddress,
@@ -63,7 +64,14 @@ class Sources:
             data = self._decoded(text, field=field)
         return self.uploaded(data, field=field, accepted=accepted)
 
-    def uploaded(self, data: bytes, *, field: str, accepted: tuple[str, ...]) -> Upload:
+    def uploaded(
+        self,
+        data: bytes,
+        *,
+        field: str,
+        accepted: tuple[str, ...],
+        max_side: int = imaging.MAX_SIDE,
+    ) -> Upload:
         """Give an image that came in as bytes, its header looked at.
 
         Raises:
@@ -71,7 +79,11 @@ class Sources:
         """
         try:
             header = imaging.inspect(
-                data, field=field, max_pixels=self._settings.max_image_pixels, accepted=accepted
+                data,
+                field=field,
+                max_pixels=self._settings.max_image_pixels,
+                max_side=max_side,
+                accepted=accepted,
             )
         except UnsupportedMedia as error:
             message = error.message.removeprefix(f"{field}: ")
@@ -91,7 +103,8 @@ class Sources:
             raise InvalidFields(
                 FieldProblem(field=field, message="names an image that was deleted")
             ) from None
-        return self.uploaded(data, field=field, accepted=imaging.FORMATS)
+        # What we made may be longer than what we take, and must not become a dead end.
+        return self.uploaded(data, field=field, accepted=imaging.FORMATS, max_side=MAX_RESULT_SIDE)
 
     def _ours(self, url: str, *, field: str, base_url: str) -> bytes | None:
         parts = urlsplit(url)

@@ -44,7 +44,7 @@ class Finisher:
         if spec.test:
             image = imaging.stamped(image)
         data = imaging.encode(
-            image, spec.output_format, metadata=_metadata(claim, spec, picture), quality=spec.quality
+            image, spec.output_format, metadata=_metadata(claim, spec, picture), quality=spec.encoding_quality
         )
         sha256 = hashlib.sha256(data).hexdigest()
         key = output_key(

@@ -124,7 +124,7 @@ def _darkroom(*words: str) -> list[str]:
 
 
 def _workers(stack: Stack, database: Database, loaded: Settings) -> list[Program]:
-    """One per queue that draws; one for the two that mostly wait, as each costs 100 MB of memory."""
+    """One per queue that draws; one for the two that mostly wait, as a worker costs over 100 MB of memory."""
     drawing = [
         name for name in all_queues(catalog.load(loaded.models_file)) if name not in {WEBHOOKS, UPKEEP}
     ]
