@@ -6,6 +6,7 @@ from typing import Any, Final
 from app.db.history import JobRow, OutputRow
 from app.domain.job import Status
 from app.domain.spec import JobSpec, Operation
+from app.shown import JOB_PREFIX
 
 _OUTDIR: Final = "out"
 """What that API always says; nothing of ours has such a folder."""
@@ -27,7 +28,7 @@ def meta(job: JobRow, *, checked: bool) -> dict[str, Any]:
     """
     spec = JobSpec.model_validate(job.spec)
     made: dict[str, Any] = {
-        "id": str(job.number),
+        "id": str(job.number or f"{JOB_PREFIX}{job.id.hex}"),
         "file_prefix": job.output_prefix.hex,
         "model": job.model,
         "prompt": spec.prompt,

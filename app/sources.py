@@ -6,7 +6,6 @@ Every one comes back as an `Upload`: bytes whose header was looked at, and which
 import binascii
 import re
 from typing import Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from app import imaging
@@ -107,9 +106,10 @@ class Sources:
         return self.uploaded(data, field=field, accepted=imaging.FORMATS, max_side=MAX_RESULT_SIDE)
 
     def _ours(self, url: str, *, field: str, base_url: str) -> bytes | None:
-        parts = urlsplit(url)
-        match = _OURS.fullmatch(parts.path)
-        if match is None or not base_url or not url.startswith(f"{base_url}/"):
+        if not base_url or not url.startswith(f"{base_url}/"):
+            return None
+        match = _OURS.fullmatch(url.removeprefix(base_url))
+        if match is None:
             return None
         with self._database.autocommit() as tx:
             row = outputs.by_name(tx, prefix=UUID(hex=match["prefix"]), index=int(match["index"]))

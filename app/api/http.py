@@ -32,7 +32,9 @@ from app.settings import Settings
 M = TypeVar("M", bound=BaseModel)
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_FORM_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
+_FORM_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
+_LONGEST_NUMBER: Final = 400
+"""Characters; the longest double written out has 309 digits before its point."""
 _MOST_WARNINGS: Final = 10
 _JSON_KINDS: Final = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
 
@@ -52,7 +54,7 @@ def _json_number(value: object) -> object:
 
 def _form_number(value: object) -> object:
     # Pydantic takes the spellings of Python, 1_000 among them.
-    if not isinstance(value, str) or not _FORM_NUMBER.fullmatch(value):
+    if not isinstance(value, str) or len(value) > _LONGEST_NUMBER or not _FORM_NUMBER.fullmatch(value):
         raise ValueError("must be a number in digits")
     return value
 

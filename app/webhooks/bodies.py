@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from app import shown
+from app import realtime, shown
 from app.db.history import JobRow, OutputRow
 from app.domain.job import Status
 from app.domain.spec import Operation
@@ -65,7 +65,7 @@ def _modelslab(told: Told) -> dict[str, Any]:
     if job.status is Status.PROCESSING:
         return {"status": "processing", **ids, **track}
     if job.status is not Status.COMPLETED:
-        return {"status": "failed", **ids, "message": _message(job), **track}
+        return {"status": "failed", **ids, "message": realtime.failure(job), **track}
     urls = [
         shown.output_url(
             row, prefix=job.output_prefix, base_url=told.base_url, as_base64=bool(echo.get("base64"))
@@ -76,17 +76,11 @@ def _modelslab(told: Told) -> dict[str, Any]:
         "status": "success",
         **ids,
         "output": [url for url in urls if url is not None],
-        "generationTime": _generation_seconds(job),
+        "generationTime": realtime.generation_seconds(job),
         **track,
         "webhook_status": "",
-        "meta": echo.get("meta", {}),
+        "meta": realtime.meta(job, checked=realtime.was_checked(told.outputs)),
     }
-
-
-def _generation_seconds(job: JobRow) -> float:
-    if job.started_at is None or job.finished_at is None:
-        return 0.0
-    return round((job.finished_at - job.started_at).total_seconds(), 2)
 
 
 def _realm(told: Told) -> dict[str, Any]:

@@ -153,3 +153,10 @@ def test_problems_found_elsewhere_are_told_together_and_once() -> None:
         ("picture", "must be sent as a file part with a filename, not as text"),
         ("text", "must be sent as text, not as a file"),
     ]
+
+
+def test_a_number_of_many_digits_is_refused_at_once_and_not_after_hours() -> None:
+    with pytest.raises(InvalidFields) as refused:
+        http.parse(Form, {"real": "1" * 400_000 + "x"})
+
+    assert [problem.field for problem in refused.value.problems] == ["real"]

@@ -61,7 +61,7 @@ JOB = row(
     base_url=BASE,
     persist=False,
     access="link",
-    echo={"meta": {"prompt": "a hill", "seed": 5}, "track_id": 7, "base64": False},
+    echo={"meta": {"enhance_style": "anime"}, "track_id": 7, "base64": False},
 )
 OUTPUT = row(
     OutputRow,
@@ -105,7 +105,25 @@ def test_modelslabs_success_to_the_letter() -> None:
         "generationTime": 2.5,
         "track_id": 7,
         "webhook_status": "",
-        "meta": {"prompt": "a hill", "seed": 5},
+        "meta": {
+            "id": "100001",
+            "file_prefix": PREFIX.hex,
+            "model": "sketch",
+            "prompt": "a red hill under stars",
+            "negative_prompt": "",
+            "width": 32,
+            "height": 24,
+            "W": 32,
+            "H": 24,
+            "n_samples": 1,
+            "seed": 1,
+            "steps": 2,
+            "guidance_scale": 7.5,
+            "outdir": "out",
+            "safety_checker": "no",
+            "safety_checker_type": "black",
+            "enhance_style": "anime",
+        },
     }
 
 
@@ -134,7 +152,8 @@ def test_a_job_of_another_dialect_has_its_own_id_in_modelslabs_words() -> None:
 
     body = said(Form.MODELSLAB, Event.COMPLETED, job, OUTPUT)
 
-    assert (body["id"], body["track_id"], body["meta"]) == (f"job_{JOB_ID.hex}", "order-7", {})
+    assert (body["id"], body["track_id"]) == (f"job_{JOB_ID.hex}", "order-7")
+    assert body["meta"]["id"] == body["id"]
 
 
 def test_realms_envelope_to_the_letter() -> None:
@@ -271,14 +290,14 @@ def test_a_private_image_has_no_link() -> None:
 
 def test_a_long_echo_is_shortened_and_the_links_are_not() -> None:
     long = "a snowman ☃ " * 4_000
-    meta = {"prompt": long, "nested": [{"negative_prompt": long}], "init_image": f"{BASE}/{'x' * 2_500}"}
+    meta = {"webhook": long, "nested": [{"negative_prompt": long}], "init_image": f"{BASE}/{'x' * 2_500}"}
     job = replace(JOB, echo={"meta": meta, "track_id": "t"})
 
     body = webhooks.render(Form.MODELSLAB, told(Event.COMPLETED, job, OUTPUT))
 
     assert len(body.encode()) <= MAX_BODY
     content = json.loads(body)
-    assert content["meta"]["prompt"].startswith("a snowman ☃")
+    assert content["meta"]["webhook"].startswith("a snowman ☃")
     assert content["meta"]["init_image"] == meta["init_image"]
     assert content["output"] == [URL]
 
@@ -286,7 +305,7 @@ def test_a_long_echo_is_shortened_and_the_links_are_not() -> None:
 def test_an_image_that_a_request_echoes_is_never_sent_along() -> None:
     job = replace(JOB, echo={"meta": {"init_image": "data:image/png;base64,iVBORw0KGgo="}, "track_id": "t"})
 
-    assert said(Form.MODELSLAB, Event.COMPLETED, job)["meta"] == {"init_image": "data:image/png;base64,…"}
+    assert said(Form.MODELSLAB, Event.COMPLETED, job)["meta"]["init_image"] == "data:image/png;base64,…"
 
 
 def test_the_largest_job_has_a_body_below_the_limit_in_every_form() -> None:
