@@ -61,17 +61,16 @@ def once_for(operation: str, parts: Sequence[bytes]) -> Once:
     """Give what makes a request one that is sent again: its Idempotency-Key, else all that it says.
 
     Args:
-        operation: what is asked for; a test key's requests are never those of a live key.
+        operation: what is asked for.
         parts: everything that makes the request what it is.
 
     Raises:
         InvalidFields: the Idempotency-Key is malformed.
     """
-    holder = http.caller()
-    endpoint = f"imgprocessing {operation}{' test' if holder.test else ''}"
+    endpoint = f"imgprocessing {operation}"
     if given := http.read_once(request, endpoint=endpoint, parts=parts):
         return given
-    content = hashlib.sha256(holder.key_id.bytes)
+    content = hashlib.sha256(http.caller().key_id.bytes)
     for part in parts:
         content.update(len(part).to_bytes(8, "big") + part)
     return Once(

@@ -22,7 +22,7 @@ from app.api.strict import unknown_members
 from app.db import outputs
 from app.domain.job import Access
 from app.domain.spec import ImageFormat, Operation
-from app.domain.transform import Convert, Transform, Watermark, problems_with
+from app.domain.transform import Convert, Transform, Watermark, problems_with, result_format
 from app.domain.webhook import Form
 from app.errors import FieldProblem, ForbiddenAddress, InvalidFields, Unreachable
 from app.safe_http.urls import parse as parse_url
@@ -53,6 +53,7 @@ _NEEDS: Final[dict[Operation, tuple[str, ...]]] = {
     Operation.INPAINT: ("prompt", "image", "mask_image"),
     Operation.WATERMARK: ("image", "watermarks"),
 }
+_QUALITY: Final = "counts for jpeg and webp only; set `output_format`, or remove it"
 _TRANSFORM: Final[TypeAdapter[Transform]] = TypeAdapter(Transform)
 
 
@@ -116,16 +117,12 @@ def _misfits(request: JobRequest, operation: Operation, longest: timedelta) -> I
     for name in _NEEDS[operation]:
         if getattr(request, name) is None:
             yield FieldProblem(field=name, message=f"is required for {operation}")
-    if request.quality is not None and request.output_format in _lossless(operation):
-        yield FieldProblem(field="quality", message="counts for `output_format` jpeg and webp only")
+    is_png = request.output_format in {None, ImageFormat.PNG} and not operation.transforms
+    if request.quality is not None and is_png:
+        yield FieldProblem(field="quality", message=_QUALITY)
     if request.retain_seconds is not None and request.retain_seconds > longest.total_seconds():
         message = f"must be at most {longest.total_seconds():.0f} here; `persist` keeps outputs for ever"
         yield FieldProblem(field="retain_seconds", message=message)
-
-
-def _lossless(operation: Operation) -> set[ImageFormat | None]:
-    """What `output_format` says where the result is a PNG; what is transformed may stay what it was."""
-    return {ImageFormat.PNG} if operation.transforms else {ImageFormat.PNG, None}
 
 
 def _transform_of(operation: Operation, given: dict[str, Any]) -> Transform:
@@ -175,7 +172,7 @@ def wish_of(asked: Asked, services: Services) -> Wish:
     watermarks = tuple(_upload(each, f"watermarks.{index}", services) for index, each in named)
     marks = tuple(each for each in watermarks if each is not None)
     if asked.transform is not None and image is not None:
-        _refuse_impossible(asked.transform, image, marks)
+        _refuse_impossible(request, asked.transform, image, marks)
     return Wish(
         operation=asked.operation,
         model=request.model,
@@ -246,9 +243,14 @@ def _output(named: OutputNamed, field: str, services: Services) -> Upload:
     return services.sources.output(row, field=field)
 
 
-def _refuse_impossible(transform: Transform, image: Upload, marks: tuple[Upload, ...]) -> None:
+def _refuse_impossible(
+    request: JobRequest, transform: Transform, image: Upload, marks: tuple[Upload, ...]
+) -> None:
+    """Refuse what only the images tell."""
     found = problems_with(transform, *image.size, image.format, watermarks=[mark.size for mark in marks])
-    if found:
-        raise InvalidFields(
-            *(FieldProblem(field=f"transform.{each.field}", message=each.message) for each in found)
-        )
+    problems = [FieldProblem(field=f"transform.{each.field}", message=each.message) for each in found]
+    becomes = request.output_format or result_format(transform, image.format)
+    if request.quality is not None and becomes is ImageFormat.PNG:
+        problems.append(FieldProblem(field="quality", message=_QUALITY))
+    if problems:
+        raise InvalidFields(*problems)

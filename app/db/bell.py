@@ -136,8 +136,9 @@ class wake_up_calls:  # noqa: N801 - used as a context manager, reads as a funct
     def __enter__(self) -> Callable[[timedelta], set[str]]:
         self._connection = self._database.listen_connection()
         try:
-            for channel in self._channels:
-                self._connection.execute(f'LISTEN "{channel}"'.encode())
+            with translated():
+                for channel in self._channels:
+                    self._connection.execute(f'LISTEN "{channel}"'.encode())
         except BaseException:
             self._connection.close()
             raise

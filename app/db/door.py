@@ -167,18 +167,20 @@ class Once:
 
 def insert_once(connection: psycopg.Connection[tuple[Any, ...]], job: NewJob, once: Once) -> Written:
     """Write a job unless this key was used before and still counts; then give the job of its first use."""
-    row = connection.execute(_INSERT_ONCE, {**_parameters(job), **vars(once)}).fetchone()
-    if row is not None:
-        return Written(
-            id=job.id,
-            output_prefix=job.output_prefix,
-            created_at=row[0],
-            number=row[1],
-            request_sha256=once.request_sha256,
-        )
-    first = first_use(connection, account_id=job.account_id, endpoint=once.endpoint, key=once.key)
-    assert first is not None
-    return first
+    while True:
+        row = connection.execute(_INSERT_ONCE, {**_parameters(job), **vars(once)}).fetchone()
+        if row is not None:
+            return Written(
+                id=job.id,
+                output_prefix=job.output_prefix,
+                created_at=row[0],
+                number=row[1],
+                request_sha256=once.request_sha256,
+            )
+        first = first_use(connection, account_id=job.account_id, endpoint=once.endpoint, key=once.key)
+        if first is not None:
+            return first
+        # The key ran out, or was let go, between the two statements: then it counts as never used.
 
 
 def first_use(

@@ -193,31 +193,48 @@ def standings(tx: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Standing]:
     return {row.id: Standing(**{**row._mapping, "status": Status(row.status)}) for row in rows}
 
 
-_AHEAD: Final = """
-WITH mine AS (
+_WAITS: Final = "queue = (SELECT queue FROM mine) AND status = 'queued' AND dispatched_at IS NULL"
+_MINE: Final = "account_id = (SELECT account_id FROM mine)"
+# Relay's own index answers each part, and no part reads more rows than it counts: accounts are found one by
+# one, as in `queues`, and of each no more jobs are read than go before this one. Counted whole, a backlog of
+# 225,000 jobs cost 35 ms for everybody who asked.
+_AHEAD: Final = f"""
+WITH RECURSIVE mine AS (
     SELECT queue, account_id, priority, run_at, dispatched_at, id FROM jobs
     WHERE id = %(job_id)s AND status = 'queued'
 ), own AS (
-    SELECT count(*) AS jobs FROM mine, LATERAL (
-        SELECT 1 FROM jobs j
-        WHERE j.queue = mine.queue AND j.account_id = mine.account_id AND j.status = 'queued'
-              AND j.dispatched_at IS NULL
-              AND (j.priority > mine.priority
-                   OR j.priority = mine.priority AND (j.run_at, j.id) < (mine.run_at, mine.id))
-        LIMIT %(most)s) AS before
+    SELECT least(%(most)s, (
+        SELECT count(*) FROM (
+            SELECT 1 FROM jobs WHERE {_WAITS} AND {_MINE} AND priority > (SELECT priority FROM mine)
+            LIMIT %(most)s) AS preferred
+    ) + (
+        SELECT count(*) FROM (
+            SELECT 1 FROM jobs WHERE {_WAITS} AND {_MINE} AND priority = (SELECT priority FROM mine)
+                   AND (run_at, id) < ((SELECT run_at FROM mine), (SELECT id FROM mine))
+            LIMIT %(most)s) AS due_before
+    )) AS jobs
+), waiting AS (
+    (SELECT account_id FROM jobs WHERE {_WAITS} ORDER BY account_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT account_id FROM jobs WHERE {_WAITS} AND account_id > waiting.account_id
+            ORDER BY account_id LIMIT 1)
+    FROM waiting WHERE waiting.account_id IS NOT NULL
 ), others AS (
-    SELECT coalesce(sum(least(waiting.jobs, own.jobs + 1)), 0) AS jobs FROM own, (
-        SELECT j.account_id, count(*) AS jobs FROM jobs j, mine
-        WHERE j.queue = mine.queue AND j.status = 'queued' AND j.dispatched_at IS NULL
-              AND j.account_id <> mine.account_id
-        GROUP BY j.account_id) AS waiting
+    SELECT coalesce(sum(counted.jobs), 0) AS jobs
+    FROM waiting CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs FROM (
+            SELECT 1 FROM jobs WHERE {_WAITS} AND account_id = waiting.account_id
+            LIMIT (SELECT jobs + 1 FROM own)) AS first) AS counted
+    WHERE waiting.account_id <> (SELECT account_id FROM mine)
 ), released AS (
-    SELECT count(*) AS jobs FROM jobs j, mine
-    WHERE j.queue = mine.queue AND j.status = 'queued'
-          AND j.dispatched_at < coalesce(mine.dispatched_at, 'infinity')
+    SELECT count(*) AS jobs FROM jobs
+    WHERE queue = (SELECT queue FROM mine) AND status = 'queued' AND dispatched_at IS NOT NULL
+          AND dispatched_at < coalesce((SELECT dispatched_at FROM mine), 'infinity')
 )
-SELECT released.jobs + CASE WHEN mine.dispatched_at IS NULL THEN own.jobs + others.jobs ELSE 0 END AS ahead
-FROM mine, own, others, released
+SELECT CASE WHEN dispatched_at IS NULL
+            THEN (SELECT jobs FROM own) + (SELECT jobs FROM others) ELSE 0 END
+       + (SELECT jobs FROM released) AS ahead
+FROM mine
 """
 
 

@@ -29,6 +29,7 @@ FROM_TO_CANCELLED: Final = _sql_list(sources(Status.CANCELLED))
 _UNLEASED: Final = (
     "lease_owner = NULL, lease_until = NULL, deadline_at = NULL, stage = NULL, step = NULL, steps = NULL"
 )
+_CANCELLED: Final = "'The job was cancelled while it ran.'"
 
 
 def to_json(value: object) -> str:
@@ -194,18 +195,21 @@ def settle_completed(
     return bool(tx.exec_driver_sql(_COMPLETE, parameters).scalar_one())
 
 
+# Asked of the very row that is written: a joined copy of it would be that of before a cancel which this
+# statement had to wait for, and the job would be queued for ever, as nobody may claim what is to be cancelled.
+_DUE_AGAIN: Final = "%(to_status)s = 'queued' AND cancel_requested_at IS NULL"
+_CANCELLED_INSTEAD: Final = "%(to_status)s = 'queued' AND cancel_requested_at IS NOT NULL"
 _END: Final = f"""
 WITH ended AS (
-    UPDATE jobs SET status = next.status, error_code = %(error_code)s, error_message = %(error_message)s,
-           finished_at = CASE WHEN next.status = 'queued' THEN NULL ELSE now() END,
-           run_at = CASE WHEN next.status = 'queued' THEN now() + %(delay)s ELSE run_at END,
-           dispatched_at = CASE WHEN next.status = 'queued' THEN NULL ELSE dispatched_at END,
+    UPDATE jobs SET status = CASE WHEN {_CANCELLED_INSTEAD} THEN 'cancelled' ELSE %(to_status)s END,
+           error_code = CASE WHEN {_CANCELLED_INSTEAD} THEN 'cancelled' ELSE %(error_code)s END,
+           error_message = CASE WHEN {_CANCELLED_INSTEAD} THEN {_CANCELLED} ELSE %(error_message)s END,
+           finished_at = CASE WHEN {_DUE_AGAIN} THEN NULL ELSE now() END,
+           run_at = CASE WHEN {_DUE_AGAIN} THEN now() + %(delay)s ELSE run_at END,
+           dispatched_at = CASE WHEN {_DUE_AGAIN} THEN NULL ELSE dispatched_at END,
            failures = failures + %(charge)s, {_UNLEASED}
-    FROM (SELECT CASE WHEN %(to_status)s = 'queued' AND cancel_requested_at IS NOT NULL THEN 'cancelled'
-                      ELSE %(to_status)s END AS status
-          FROM jobs WHERE id = %(job_id)s) AS next
-    WHERE id = %(job_id)s AND jobs.status IN {FROM_TO_QUEUED} AND attempt = %(attempt)s
-    RETURNING id, attempt, jobs.status
+    WHERE id = %(job_id)s AND status IN {FROM_TO_QUEUED} AND attempt = %(attempt)s
+    RETURNING id, attempt, status
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker, detail)
     SELECT id, 'processing', status, attempt,
@@ -301,8 +305,10 @@ WITH silent AS (
     UPDATE jobs SET
         status = CASE WHEN cancelled THEN 'cancelled' WHEN overdue OR spent THEN 'failed' ELSE 'queued' END,
         finished_at = CASE WHEN cancelled OR overdue OR spent THEN now() END,
-        error_code = CASE WHEN overdue THEN 'timeout' WHEN spent THEN 'worker_crashed' ELSE 'lease_lost' END,
-        error_message = CASE WHEN overdue THEN 'The job ran longer than its deadline allows.'
+        error_code = CASE WHEN cancelled THEN 'cancelled' WHEN overdue THEN 'timeout'
+            WHEN spent THEN 'worker_crashed' ELSE 'lease_lost' END,
+        error_message = CASE WHEN cancelled THEN {_CANCELLED}
+            WHEN overdue THEN 'The job ran longer than its deadline allows.'
             WHEN spent THEN 'The worker died ' || silent.crashes || ' times while it ran this job.'
             ELSE 'The worker fell silent; the job is tried again.' END,
         crashes = silent.crashes, failures = silent.failures,

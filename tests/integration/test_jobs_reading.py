@@ -1,17 +1,20 @@
 """Jobs as their owner finds them: alone, and in pages."""
 
 import base64
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import web
-from app.db import Database
+from app import web, webhooks
+from app.db import Database, history, outputs
+from app.domain.webhook import Event, Form
 from app.settings import Settings
 from app.storage import Storage
 from tests import rows
@@ -102,6 +105,28 @@ def test_a_finished_job_shows_its_outputs_and_nothing_to_come(
         assert left == timedelta(seconds=60)
         assert owner.client.get(output["url"].removeprefix("http://localhost")).status_code == 200
     assert "Retry-After" not in owner.ask("GET", f"{JOBS}/{made['id']}").headers
+
+
+def test_a_webhook_shows_an_ended_job_as_get_does_to_the_letter(
+    owner: Submitter, settings: Settings, database: Database, storage: Storage
+) -> None:
+    made = owner.made(prompt="a hill", width=32, height=16)
+    with drawing(settings, database, storage):
+        job = owner.job(made["id"], "?wait=20")
+    with database.autocommit() as tx:
+        row = history.find_job(tx, row_id(made["id"]), account_id=owner.account.id)
+        images = outputs.of_job(tx, row_id(made["id"]))
+
+    told = webhooks.Told(
+        delivery_id=uuid4(),
+        event=Event.COMPLETED,
+        at=datetime.now(UTC),
+        job=row,
+        outputs=images,
+        base_url="http://localhost",
+    )
+
+    assert json.loads(webhooks.render(Form.JOBS, told))["data"] == job
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "quality of a PNG": (
         {"prompt": "a hill", "quality": 80},
-        {"quality": "counts for `output_format` jpeg and webp only"},
+        {"quality": "counts for jpeg and webp only; set `output_format`, or remove it"},
+    ),
+    "quality of a PNG that stays one": (
+        {"operation": "mirror", "image": PICTURE, "transform": {"mode": "both"}, "quality": 80},
+        {"quality": "counts for jpeg and webp only; set `output_format`, or remove it"},
     ),
     "an unknown operation": (
         {"operation": "upscale", "prompt": "a hill"},

@@ -19,6 +19,7 @@ from tests import rows
 from tests.conftest import Account
 from tests.drawing import drawing
 from tests.factories import picture
+from tests.servers import strangers
 from tests.submitter import JOBS, Submitter, problems, row_id
 
 PICTURE = base64.b64encode(picture(40, 30)).decode()
@@ -142,6 +143,19 @@ def test_an_operation_that_is_not_named_follows_from_the_images(
 )
 def test_an_image_may_be_text(sent: str, door: Submitter) -> None:
     assert door.made(prompt="a hill", image=sent)["spec"]["image"]["width"] == 40
+
+
+def test_an_image_may_be_a_url(settings: Settings, database: Database, account: Account) -> None:
+    del database  # emptied before the test
+    with strangers.stranger(strangers.answers(picture(40, 30, kind="JPEG"))) as host:
+        flask = web.create_app(settings.model_copy(update={"fetch_allow": (host.address,)}))
+        try:
+            url = f"{host.url}/photo"
+            job = Submitter(flask.test_client(), account).made(prompt="a hill", image=url)
+        finally:
+            web.close(flask)
+
+    assert (job["spec"]["image"]["width"], job["operation"]) == (40, "image_to_image")
 
 
 def test_an_output_of_ones_own_is_an_input_by_its_id_and_by_its_url_even_a_private_one(

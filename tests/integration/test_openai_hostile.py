@@ -303,7 +303,7 @@ def twice() -> list[Any]:
         ({"size": "64"}, "size", A_SIZE),
         ({"size": "5000x5000"}, "size", "must be between 16 and 2048 pixels, not 5000"),
     ],
-    ids=lambda value: repr(value)[:50],
+    ids=lambda value: "/".join(value) if isinstance(value, dict) else repr(value)[:50],
 )
 def test_a_part_of_an_edit_that_cannot_be_used_is_named(
     client: FlaskClient, account: Account, parts: dict[str, Any], param: str, message: str

@@ -215,6 +215,38 @@ def test_keys_and_headers_are_named_where_they_count(served: Any) -> None:
         assert "Idempotency-Key" in {p["name"] for p in operation(served, name)["parameters"]}
 
 
+def test_an_event_stream_is_documented_with_what_its_events_hold(served: Any) -> None:
+    watch = operation(served, "watchJob")
+    content = watch["responses"]["200"]["content"]
+    assert set(content) == {"text/event-stream"}
+    assert content["text/event-stream"]["x-event-data"]["$ref"].endswith("/EventShown")
+    assert "job" in served["components"]["schemas"]["EventShown"]["properties"]
+    assert "ETag" not in watch["responses"]["200"]["headers"]
+    assert "content" not in watch["responses"]["204"]
+    header = next(p for p in watch["parameters"] if p["name"] == "Last-Event-ID")
+    assert (header["in"], header["required"]) == ("header", False)
+    assert re.fullmatch(header["schema"]["pattern"], header["example"])
+
+
+def test_a_new_job_says_where_it_is_and_when_to_ask_again(served: Any) -> None:
+    for name in ("submitJob", "retryJob"):
+        made = operation(served, name)
+        for status in ("200", "202"):
+            assert {"Location", "Retry-After", "Idempotent-Replayed"} <= set(
+                made["responses"][status]["headers"]
+            )
+        assert {"Prefer", "Idempotency-Key", "wait"} <= {p["name"] for p in made["parameters"]}
+
+
+def test_the_parameters_of_each_transformation_are_written_down_without_its_name(served: Any) -> None:
+    transform = body(served, "submitJob")["properties"]["transform"]
+    by_name = {each["title"]: each for each in transform["anyOf"]}
+    assert {"resize", "crop", "rotate", "mirror", "convert", "blur", "modulate", "watermark"} <= set(by_name)
+    assert not any("operation" in each["properties"] for each in by_name.values())
+    assert by_name["crop"]["required"] == ["x1", "y1", "x2", "y2"]
+    assert body(served, "submitJob")["additionalProperties"] is False
+
+
 def test_models_of_one_name_are_told_apart_by_their_dialect(served: Any) -> None:
     names = set(served["components"]["schemas"])
     assert {"RealmErrorShown", "OutputsErrorShown", "RealmErrorBody", "OutputsErrorBody"} <= names
