@@ -19,7 +19,7 @@ from app.db import jobs as job_rows
 from app.db.door import Once
 from app.db.history import JobRow
 from app.db.together import Writer
-from app.domain.catalog import PILLOW, Catalog, Model
+from app.domain.catalog import PILLOW, Catalog, Model, Target
 from app.domain.job import TERMINAL, Status
 from app.domain.spec import ImageFormat, JobSpec, Operation
 from app.domain.transform import problems_with, result_format
@@ -40,6 +40,8 @@ from app.wish import Wish
 
 _SEEDS: Final = 2**32
 """Seeds are drawn below this, so that every JSON reader can hold them exactly."""
+_LONGEST_RETAINED: Final = 2**31 - 1
+"""Seconds, 68 years: the largest integer of the column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ class Intake:
             webhook_endpoint_id=endpoint_id,
             base_url=terms.base_url,
             storage_target_id=terms.storage_target_id,
-            retain_seconds=None if terms.retain is None else int(terms.retain.total_seconds()),
+            retain_seconds=None if terms.retain is None else _whole_seconds(terms.retain),
             persist=terms.persist,
             access=terms.access,
             name=terms.name,
@@ -157,6 +159,7 @@ class Intake:
         Raises:
             UnknownJob: there is none, or it is somebody else's.
             StillRunning: it has not ended.
+            UnknownModel: its model has left the catalogue.
             Gone: its input images were deleted meanwhile.
             QueueFull, IdempotencyMismatch, StorageDown, DatabaseDown: see `submit`.
         """
@@ -165,6 +168,7 @@ class Intake:
             raise StillRunning
         if once is not None and (replay := self._first_use(once, account_id, old)) is not None:
             return replay
+        target = self._target_of(old)
         self._quotas.take(account_id)
         spec = JobSpec.model_validate(old.spec)
         inputs = self._inputs.copy(spec, account_id=account_id)
@@ -172,8 +176,8 @@ class Intake:
             id=uuid7(),
             account_id=account_id,
             dialect=old.dialect,
-            provider=old.provider,
-            queue=old.queue,
+            provider=target.provider,
+            queue=target.queue,
             spec=with_inputs(spec, inputs).model_dump_json(exclude_none=True),
             operation=old.operation,
             model=old.model,
@@ -218,6 +222,12 @@ class Intake:
             queue=model.targets[0].queue,
             chosen=_chosen(wish, model, width=width, height=height),
         )
+
+    def _target_of(self, job: JobRow) -> Target:
+        """Who does a job's work by today's catalogue: nobody may serve the queue any more that it was on."""
+        if Operation(job.operation).transforms:
+            return PILLOW
+        return self.catalog.find(job.model).targets[0]
 
     def _endpoint_of(self, wish: Wish, account_id: UUID) -> UUID | None:
         hook = wish.terms.webhook
@@ -287,6 +297,11 @@ class _Plan:
             test=wish.terms.test,
             **self.chosen,
         )
+
+
+def _whole_seconds(duration: timedelta) -> int:
+    """A duration as the column takes it; a setting may be a fraction of a second or a thousand years."""
+    return min(max(1, int(duration.total_seconds())), _LONGEST_RETAINED)
 
 
 def _accepted(written: door.Written, once: Once | None, *, until_done: timedelta, replayed: bool) -> Accepted:

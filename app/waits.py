@@ -7,7 +7,7 @@ of the web server, so there are fewer places than threads, and beyond them a req
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -30,10 +30,13 @@ _SHORTEST_PAUSE: Final = 0.010
 class Waiter:
     """One request's view of one job: `standing` is the newest known, `wait` returns when it changes."""
 
-    def __init__(self, job_id: UUID, changed: threading.Condition) -> None:
+    def __init__(
+        self, job_id: UUID, changed: threading.Condition, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self.job_id = job_id
         self.standing: Standing | None = None
         self._changed = changed
+        self._is_over = is_over
 
     @property
     def ended(self) -> bool:
@@ -46,7 +49,7 @@ class Waiter:
         None as long as nobody has looked, which a Postgres that is away can make long.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.standing != seen, timeout.total_seconds())
+            self._changed.wait_for(lambda: self.standing != seen or self._is_over(), timeout.total_seconds())
             return self.standing
 
 
@@ -59,6 +62,8 @@ class Waits:
 
     def __init__(self, database: Database, *, most: int) -> None:
         self.most = most
+        self.letting_go = False
+        """Whether event streams end."""
         self._database = database
         self._places = threading.BoundedSemaphore(most)
         self._changed = threading.Condition()
@@ -81,6 +86,15 @@ class Waits:
         """Have everybody's job looked at soon; returns at once."""
         self._rung.set()
 
+    def let_go(self) -> None:
+        """Have all event streams end, as this process does: their clients come back to another one.
+
+        Requests that wait for an answer go on, within the server's grace.
+        """
+        with self._changed:
+            self.letting_go = True
+            self._changed.notify_all()
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold one of the places, for a request that must not start what it then cannot wait for.
@@ -100,9 +114,13 @@ class Waits:
             self._places.release()
 
     @contextmanager
-    def watching(self, job_id: UUID) -> Iterator[Waiter]:
-        """Give a view of a job that is kept up to date while the context lasts; take a place first."""
-        waiter = Waiter(job_id, self._changed)
+    def watching(self, job_id: UUID, *, until_let_go: bool = False) -> Iterator[Waiter]:
+        """Give a view of a job that is kept up to date while the context lasts; take a place first.
+
+        Args:
+            until_let_go: whether `let_go` wakes it, whose caller then ends.
+        """
+        waiter = Waiter(job_id, self._changed, (lambda: self.letting_go) if until_let_go else lambda: False)
         with self._changed:
             self._waiters[job_id].append(waiter)
         self._rung.set()

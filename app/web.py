@@ -43,7 +43,7 @@ from app.errors import (
     Unavailable,
 )
 from app.intake import Intake
-from app.process import die_with_parent
+from app.process import die_with_parent, when_asked_to_end
 from app.settings import Settings, load
 from app.sources import Sources
 from app.storage import open_store
@@ -126,6 +126,8 @@ def from_environment() -> Flask:
     settings = load()
     log.configure(log_format=settings.log_format, level=settings.log_level)
     flask = create_app(settings)
+    # An open stream would else hold up the end of the process for all of the server's grace.
+    when_asked_to_end(flask.extensions["darkroom"].waits.let_go)
     atexit.register(close, flask)
     return flask
 

@@ -56,7 +56,7 @@ class Terms:
         access: who may fetch them at first: LINK or PRIVATE.
         name: the name of the image in the account's library; None keeps it out of there.
         echo: what the dialect shows again in its answers; never an API key.
-        priority: higher is released sooner, among the account's own jobs and others' of the same turn.
+        priority: higher is released sooner, among the account's own jobs.
     """
 
     test: bool = False

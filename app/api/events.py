@@ -116,8 +116,9 @@ class Watch:
         yield _RECONNECT
         standing: Standing | None = None
         last_sent = time.monotonic()
-        with self._services.waits.watching(self._job_id) as waiter:
-            while not self._has_ended(standing):
+        waits = self._services.waits
+        with waits.watching(self._job_id, until_let_go=True) as waiter:
+            while not self._has_ended(standing) and not waits.letting_go:
                 standing = waiter.wait(standing, timeout=self._pause(standing, last_sent))
                 try:
                     if standing is not None:

@@ -15,11 +15,13 @@ import psycopg
 import sqlalchemy
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import DatabaseDown
 from app.settings import Settings
 
 _GONE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
+_NEW: Final = "darkroom: made just now"
 
 
 _KEEPALIVE: Final[dict[str, Any]] = {
@@ -65,6 +67,7 @@ class Database:
                 **_KEEPALIVE,
             },
         )
+        sqlalchemy.event.listen(self._engine, "connect", _note_as_new)
         sqlalchemy.event.listen(self._engine, "checkout", _replace_closed)
 
     @contextmanager
@@ -123,13 +126,24 @@ class Database:
         self._engine.dispose()
 
 
-def _replace_closed(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
+def _note_as_new(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_NEW] = True
+
+
+def _replace_closed(
+    connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _proxy: object
+) -> None:
     """Have the pool open new connections in place of those that the server closed while they were idle.
 
     Without it each of them costs a caller a DatabaseDown long after Postgres is back. Between statements the
     server says nothing but goodbye, so whether there is something to read tells, at the price of a system
     call instead of a round trip.
+
+    One that was made just now is left to its first statement: a pool whose replacement is closed as well, by
+    a server that is going down, raises an error which says nothing of that, and threads died of it.
     """
+    if record.info.pop(_NEW, False):
+        return
     if connection.closed:
         raise exc.InvalidatePoolError
     poller = select.poll()

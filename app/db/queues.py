@@ -16,10 +16,11 @@ DEPTH_PER_SLOT: Final = 2
 _DUE: Final = "queue = %(queue)s AND status = 'queued' AND dispatched_at IS NULL"
 
 # Fair order: every account's jobs get numbers 1, 2, 3 … by priority and age, counted on from what the
-# account already has running or released; the lowest numbers go first. So an account with five jobs waits
-# for about five of another's, not for its ten thousand. The two nested index scans (accounts one by one,
-# then the first few jobs of each) keep the cost independent of the depth of the backlog. Arrays instead of
-# joins, because the planner takes a LIMIT it cannot see for a tenth of the table and then reads all of it.
+# account already has running or released; the lowest numbers go first, whatever priority others gave theirs.
+# So an account with five jobs waits for about five of another's, not for its ten thousand. The two nested
+# index scans (accounts one by one, then the first few jobs of each) keep the cost independent of the depth of
+# the backlog. Arrays instead of joins, because the planner takes a LIMIT it cannot see for a tenth of the
+# table and then reads all of it.
 _RELEASE: Final = f"""
 WITH RECURSIVE waiting AS (
     (SELECT account_id FROM jobs WHERE {_DUE} ORDER BY account_id LIMIT 1)
@@ -57,7 +58,7 @@ WITH RECURSIVE waiting AS (
     ) AS due
 ), chosen AS (
     SELECT id FROM jobs
-    WHERE id = ANY (ARRAY(SELECT id FROM numbered ORDER BY turn, priority DESC, run_at, id
+    WHERE id = ANY (ARRAY(SELECT id FROM numbered ORDER BY turn, run_at, id
                           LIMIT (SELECT free FROM room)))
           AND status = 'queued' AND dispatched_at IS NULL
     FOR UPDATE SKIP LOCKED

@@ -4,19 +4,20 @@ Clients of synchronous APIs send a request again when its answer does not come, 
 each time one more job would be drawn for nobody.
 """
 
-import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy.engine import Connection
 
+from app.db import history
+
 MEMBER: Final = "request"
 """Member of a job's `echo` that holds the hash of the request which made it."""
 _MOST: Final = 20
 _OLDEST: Final = timedelta(minutes=15)
-"""How far back ended jobs are looked for; only bounds the rows read."""
+"""How far back ended jobs are looked for, by when they were made: so that few rows are read."""
 _LIVE: Final = (
     "status = 'processing'",
     "status = 'queued' AND dispatched_at IS NULL",
@@ -57,8 +58,6 @@ def just_ended(
     tx: Connection, *, account_id: UUID, dialect: str, request: str, within: timedelta
 ) -> list[UUID]:
     """Give an account's jobs of this request that ended that short a time ago, the last to end first."""
-    # A UUIDv7 begins with the milliseconds of its making, so the primary order bounds what is read.
-    oldest = int((time.time() - _OLDEST.total_seconds()) * 1000)
     rows = tx.exec_driver_sql(
         f"SELECT id FROM jobs WHERE id > %(oldest)s AND {_SAME} AND finished_at > now() - %(within)s "
         f"ORDER BY finished_at DESC LIMIT {_MOST}",
@@ -67,7 +66,7 @@ def just_ended(
             "dialect": dialect,
             "request": request,
             "within": within,
-            "oldest": UUID(int=oldest << 80),
+            "oldest": history.first_id(datetime.now(UTC) - _OLDEST),
         },
     )
     return [row.id for row in rows]

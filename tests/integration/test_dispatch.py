@@ -145,6 +145,18 @@ def test_of_one_account_higher_priority_goes_first_then_age(
     assert set(dispatched(database)) == {old, urgent}
 
 
+def test_a_priority_puts_no_account_before_another(
+    database: Database, account: Account, stranger: Account, relay: Relay
+) -> None:
+    announce(database, slots=1)
+    patient = rows.insert_job(database, account.id, run_at="now() - interval '30 s'")
+    loud = [rows.insert_job(database, stranger.id, priority=10) for _ in range(3)]
+
+    relay.release_due()
+
+    assert set(dispatched(database)) == {patient, loud[0]}
+
+
 def test_relays_working_at_once_release_each_job_once(
     database: Database, account: Account, broker: Broker, settings: Settings
 ) -> None:

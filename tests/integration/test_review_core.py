@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import sqlalchemy
 from flask.testing import FlaskClient
 from sqlalchemy.engine import Connection
 from uuid_utils.compat import uuid7
 
 from app import auth
-from app.db import Database, bell, door, history, jobs
+from app.db import Database, bell, connect, door, history, jobs
 from app.db.door import NewJob, Once
 from app.domain.job import Reason, Status
 from app.errors import DatabaseDown
@@ -243,3 +244,26 @@ def test_a_live_key_never_gets_the_job_of_a_test_key(
     assert made[0] != made[1] == made[2]
     found = rows.query(database, "SELECT test FROM jobs ORDER BY id")
     assert [row.test for row in found] == [True, False]
+
+
+def test_a_server_that_closes_what_it_just_opened_is_away_and_nothing_else(
+    settings: Settings, database: Database
+) -> None:
+    """Else the thread that looks at jobs for all who wait dies of an error it does not know."""
+
+    def close_at_once(connection: psycopg.Connection[Any], _record: object) -> None:
+        with database.autocommit() as tx:
+            tx.exec_driver_sql(
+                "SELECT pg_terminate_backend(%(pid)s, 5000)", {"pid": connection.info.backend_pid}
+            )
+
+    going = connect(settings, pool_size=1)
+    sqlalchemy.event.listen(going._engine, "connect", close_at_once)
+    try:
+        for _ in range(2):
+            with pytest.raises(DatabaseDown), going.autocommit() as tx:
+                tx.exec_driver_sql("SELECT 1")
+            with pytest.raises(DatabaseDown), going.raw() as connection:
+                connection.execute("SELECT 1")
+    finally:
+        going.close()
