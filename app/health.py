@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from app import dispatch
-from app.broker import Broker
-from app.db import Database, migrate, queues, workers
+from app.broker import WEBHOOKS, Broker
+from app.db import Database, migrate, outbox, queues, workers
 from app.domain import catalog
 from app.errors import DarkroomError
 from app.settings import Settings
@@ -73,7 +73,7 @@ def _store(storage: Storage) -> Finding:
 def _queues(settings: Settings, database: Database) -> list[Finding]:
     names = dispatch.all_queues(catalog.load(settings.models_file))
     with database.autocommit() as tx:
-        loads = queues.loads(tx)
+        loads = {**queues.loads(tx), WEBHOOKS: outbox.load(tx, queue=WEBHOOKS)}
         alive = workers.list_workers(tx)
     return [_queue(name, loads.get(name), alive) for name in names]
 

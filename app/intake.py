@@ -150,7 +150,8 @@ class Intake:
         job = self.find(job_id, account_id=account_id)
         if status is None and job.status is not Status.CANCELLED:
             raise AlreadyEnded(f"This job has {job.status} already; only an unfinished one can be cancelled.")
-        self._doorbell.ring(bell.PROGRESS, bell.CANCELS)
+        # JOBS too: its webhooks are due.
+        self._doorbell.ring(bell.JOBS, bell.PROGRESS, bell.CANCELS)
         return job
 
     def retry(self, job_id: UUID, *, account_id: UUID, once: Once | None = None) -> Accepted:

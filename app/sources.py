@@ -61,7 +61,12 @@ class Sources:
             data = self._ours(text, field=field, base_url=base_url) or self._fetched(text, field=field)
         else:
             data = self._decoded(text, field=field)
-        return self.uploaded(data, field=field, accepted=accepted)
+        try:
+            return self.uploaded(data, field=field, accepted=accepted)
+        except UnsupportedMedia as error:
+            # The body itself has the right media type; it is this member that has not.
+            message = error.message.removeprefix(f"{field}: ")
+            raise InvalidFields(FieldProblem(field=field, message=message)) from None
 
     def uploaded(
         self,
@@ -74,19 +79,16 @@ class Sources:
         """Give an image that came in as bytes, its header looked at.
 
         Raises:
-            InvalidFields: it is no image that is accepted, or one too large.
+            UnsupportedMedia: it is no image that is accepted.
+            InvalidFields: it is too large, animated or broken.
         """
-        try:
-            header = imaging.inspect(
-                data,
-                field=field,
-                max_pixels=self._settings.max_image_pixels,
-                max_side=max_side,
-                accepted=accepted,
-            )
-        except UnsupportedMedia as error:
-            message = error.message.removeprefix(f"{field}: ")
-            raise InvalidFields(FieldProblem(field=field, message=message)) from None
+        header = imaging.inspect(
+            data,
+            field=field,
+            max_pixels=self._settings.max_image_pixels,
+            max_side=max_side,
+            accepted=accepted,
+        )
         return Upload(field=field, data=data, header=header)
 
     def output(self, row: OutputRow, *, field: str) -> Upload:

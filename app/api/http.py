@@ -54,7 +54,9 @@ def _json_number(value: object) -> object:
 
 def _form_number(value: object) -> object:
     # Pydantic takes the spellings of Python, 1_000 among them.
-    if not isinstance(value, str) or len(value) > _LONGEST_NUMBER or not _FORM_NUMBER.fullmatch(value):
+    if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
+        raise ValueError("is out of all range; send a smaller number")
+    if not isinstance(value, str) or not _FORM_NUMBER.fullmatch(value):
         raise ValueError("must be a number in digits")
     return value
 

@@ -130,9 +130,7 @@ def _note_as_new(_connection: object, record: ConnectionPoolEntry) -> None:
     record.info[_NEW] = True
 
 
-def _replace_closed(
-    connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _proxy: object
-) -> None:
+def _replace_closed(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _proxy: object) -> None:
     """Have the pool open new connections in place of those that the server closed while they were idle.
 
     Without it each of them costs a caller a DatabaseDown long after Postgres is back. Between statements the

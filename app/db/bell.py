@@ -65,11 +65,13 @@ class Doorbell:
         while True:
             self._wanted.wait()
             self._wanted.clear()
+            # Before the channels are taken: what is asked for before the stop is among them.
+            is_last = self._stopping
             with self._lock:
                 channels, self._channels = sorted(self._channels), set()
             if channels:
                 self._ring_now(channels)
-            if self._stopping:
+            if is_last:
                 return
             time.sleep(_SHORTEST_PAUSE)
 

@@ -195,8 +195,8 @@ def settle_completed(
     return bool(tx.exec_driver_sql(_COMPLETE, parameters).scalar_one())
 
 
-# Asked of the very row that is written: a joined copy of it would be that of before a cancel which this
-# statement had to wait for, and the job would be queued for ever, as nobody may claim what is to be cancelled.
+# Asked of the very row that is written. A joined copy of it was that of before a cancel which this statement
+# had to wait for, and such a job was queued for ever, as nobody may claim what is to be cancelled.
 _DUE_AGAIN: Final = "%(to_status)s = 'queued' AND cancel_requested_at IS NULL"
 _CANCELLED_INSTEAD: Final = "%(to_status)s = 'queued' AND cancel_requested_at IS NOT NULL"
 _END: Final = f"""

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from app.db.deliveries import DISABLED
-from app.db.queues import ALIVE_WITHIN, DEPTH_PER_SLOT
+from app.db.queues import ALIVE_WITHIN, DEPTH_PER_SLOT, QueueLoad
 from app.domain.webhook import GIVEN_UP_UNTRIED, MAX_IN_FLIGHT, SCHEDULE
 
 _WAITS: Final = "status = 'pending' AND dispatched_at IS NULL"
@@ -27,6 +27,8 @@ waiting AS (
     FROM waiting WHERE waiting.endpoint_id IS NOT NULL
 )"""
 _MAY_BE_SENT_TO: Final = "e.disabled_at IS NULL AND (e.opened_until IS NULL OR e.opened_until <= now())"
+
+_IS_DUE: Final = f"lease_until IS NULL AND run_at <= now() AND {_MAY_BE_SENT_TO}"
 
 _ANY_DUE: Final = f"""
 WITH RECURSIVE {_WAITING}
@@ -110,6 +112,27 @@ def release(tx: Connection, *, queue: str, batch: int) -> list[UUID]:
         return []
     rows = tx.exec_driver_sql(_RELEASE, {"queue": queue, "batch": batch, "alive_within": ALIVE_WITHIN})
     return [row.id for row in rows]
+
+
+def load(tx: Connection, *, queue: str) -> QueueLoad:
+    """Give how many deliveries are due or being posted on this queue. Linear in those that wait.
+
+    What waits for an endpoint whose breaker is open is not due: nobody should post it now.
+    """
+    row = tx.exec_driver_sql(
+        f"""
+        SELECT count(*) FILTER (WHERE {_IS_DUE})::int AS queued,
+               count(*) FILTER (WHERE lease_until IS NOT NULL)::int AS processing,
+               coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE {_IS_DUE})), 0)::float
+                   AS oldest_seconds,
+               (SELECT coalesce(sum(slots), 0)::int FROM workers
+                WHERE %(queue)s = ANY (queues) AND draining_since IS NULL
+                      AND seen_at > now() - %(alive_within)s) AS slots
+        FROM deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id WHERE d.status = 'pending'
+        """,
+        {"queue": queue, "alive_within": ALIVE_WITHIN},
+    ).one()
+    return QueueLoad(queue=queue, **row._mapping)
 
 
 def take_back(tx: Connection, delivery_ids: Sequence[UUID]) -> None:

@@ -8,6 +8,7 @@ from kombu import Connection
 
 from app.broker import DELIVER, WEBHOOKS, Broker, declared_queue
 from app.db import Database
+from app.db import outbox as statements
 from app.dispatch import Relay
 from app.domain import catalog
 from app.domain.webhook import DeliveryStatus
@@ -45,6 +46,23 @@ def broker(settings: Settings) -> Iterator[Broker]:
 @pytest.fixture
 def outbox(office: Office, broker: Broker) -> Outbox:
     return Outbox(office.settings, office.database, broker)
+
+
+def test_doctor_counts_what_is_due_and_not_what_waits_for_a_dead_endpoint(
+    office: Office, receiver: Receiver
+) -> None:
+    office.register(receiver.url())
+    office.complete()
+
+    with office.database.autocommit() as tx:
+        assert statements.load(tx, queue=WEBHOOKS).queued == 1
+    rows.execute(
+        office.database,
+        "UPDATE webhook_endpoints SET opened_until = now() + interval '1 minute'",
+    )
+    with office.database.autocommit() as tx:
+        load = statements.load(tx, queue=WEBHOOKS)
+    assert (load.queued, load.processing, load.oldest_seconds) == (0, 0, 0.0)
 
 
 def test_a_due_delivery_is_one_message_for_the_task_that_posts_it(

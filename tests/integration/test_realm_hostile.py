@@ -189,8 +189,8 @@ def test_a_job_id_of_any_form_that_names_none_is_404(
 @pytest.mark.parametrize(
     "path",
     [
-        *("/v1/images", "/v1/images/", "/v1/images/jobs", "/v1/images/jobs/", "/v1/images/a%00b"),
-        *(f"{GENERATE}/", "/v1/models/", "/v1/models/a/b"),
+        *("/v1/images/", "/v1/images/jobs", "/v1/images/jobs/", "/v1/images/a%00b"),
+        *(f"{GENERATE}/", "/v1/models/"),
     ],
 )
 def test_an_address_without_an_endpoint_is_404_in_the_dialects_shape(
