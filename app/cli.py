@@ -15,11 +15,12 @@ from rich.table import Table
 from app import __version__, auth, dispatch, health, log, retention
 from app import settings as settings_module
 from app.broker import Broker
-from app.db import accounts, connect, migrate
+from app.db import accounts, connect, migrate, sealed
 from app.domain import catalog
 from app.errors import DarkroomError
 from app.settings import DEFAULT_STATE, Settings
 from app.storage import open_store
+from app.vault import Vault
 
 out = Console(highlight=False, soft_wrap=True)
 
@@ -159,6 +160,20 @@ def doctor(state: Path) -> None:
     out.print(table)
     if not all(finding.well for finding in findings):
         raise SystemExit(1)
+
+
+@main.command(name="rotate-secrets")
+@_state_option
+def rotate_secrets(state: Path) -> None:
+    """Encrypt every stored secret anew with the newest key; afterwards older keys may be taken away.
+
+    Put the new key first into DARKROOM_ENCRYPTION_KEYS, restart everything, then run this.
+    """
+    settings = _start(state)
+    vault = Vault(settings)
+    with connect(settings).transaction() as tx:
+        count = sealed.change_all(tx, vault.rotate)
+    out.print(f"Encrypted {count} secrets with the newest key; older keys are not needed any more.")
 
 
 @main.command(name="settings")

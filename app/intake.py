@@ -105,7 +105,7 @@ class Intake:
             dialect=dialect,
             provider=plan.provider,
             queue=plan.queue,
-            spec=spec.model_dump_json(exclude_none=True),
+            spec=spec.as_stored(),
             operation=spec.operation,
             model=spec.model,
             output_prefix=uuid4(),
@@ -154,8 +154,11 @@ class Intake:
         self._doorbell.ring(bell.JOBS, bell.PROGRESS, bell.CANCELS)
         return job
 
-    def retry(self, job_id: UUID, *, account_id: UUID, once: Once | None = None) -> Accepted:
+    def retry(self, job_id: UUID, *, account_id: UUID, test: bool, once: Once | None = None) -> Accepted:
         """Write down a new job with the spec and the terms of one that has ended, seed and inputs included.
+
+        Args:
+            test: whether a test key asks; then the images are marked, whatever those of the old job were.
 
         Raises:
             UnknownJob: there is none, or it is somebody else's.
@@ -179,13 +182,13 @@ class Intake:
             dialect=old.dialect,
             provider=target.provider,
             queue=target.queue,
-            spec=with_inputs(spec, inputs).model_dump_json(exclude_none=True),
+            spec=with_inputs(spec, inputs).model_copy(update={"test": spec.test or test}).as_stored(),
             operation=old.operation,
             model=old.model,
             output_prefix=uuid4(),
             max_attempts=self._settings.max_attempts,
             priority=old.priority,
-            test=old.test,
+            test=old.test or test,
             numbered=old.number is not None,
             track_id=old.track_id,
             webhook_endpoint_id=old.webhook_endpoint_id,

@@ -29,6 +29,8 @@ from app.wish import Upload
 _DATA_URI: Final = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
 _OURS: Final = re.compile(r"/outputs/(?P<prefix>[0-9a-f]{32})-(?P<index>[0-9]{1,2})\.(?:png|jpg|webp|base64)")
 _LONGEST_URL: Final = 2048
+_LONGEST_HEAD: Final = 1000
+"""Characters of what a data URI says before its image."""
 _HOW: Final = "must be an http(s) URL, a data URI (data:image/png;base64,…) or base64 text of an image"
 
 
@@ -57,7 +59,7 @@ class Sources:
             StorageDown, DatabaseDown: an output of ours cannot be read at the moment.
         """
         text = text.strip()
-        if text.lower().startswith(("http://", "https://")):
+        if text[: len("https://")].lower().startswith(("http://", "https://")):
             data = self._ours(text, field=field, base_url=base_url) or self._fetched(text, field=field)
         else:
             data = self._decoded(text, field=field)
@@ -132,7 +134,7 @@ class Sources:
             raise InvalidFields(FieldProblem(field=field, message=error.message)) from error
 
     def _decoded(self, text: str, *, field: str) -> bytes:
-        match = _DATA_URI.match(text)
+        match = _DATA_URI.match(text, 0, _LONGEST_HEAD)
         encoded = text[match.end() :] if match else text
         limit = self._settings.max_upload_bytes
         if len(encoded) > limit * 4 // 3 + 4:
@@ -140,8 +142,9 @@ class Sources:
                 FieldProblem(field=field, message=f"must be an image of at most {limit:,} bytes")
             )
         try:
-            # Line breaks are what many encoders put in; anything else is refused.
-            data = binascii.a2b_base64(re.sub(r"[\r\n ]", "", encoded), strict_mode=True)
+            # Line breaks are what many encoders put in; anything else is refused. A regular expression that
+            # takes them out holds up everybody for seconds where there are millions.
+            data = binascii.a2b_base64(encoded.encode().translate(None, b"\r\n "), strict_mode=True)
         except (binascii.Error, ValueError):
             data = b""
         if not data:

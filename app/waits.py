@@ -1,12 +1,13 @@
 """Waiting for jobs: however many requests wait in a process, one thread asks Postgres for all of them.
 
 It asks when the PROGRESS bell rings, and once a second in case a ring got lost. Whoever waits holds a thread
-of the web server, so there are fewer places than threads, and beyond them a request is told to come back.
+of the web server, so there are fewer places than threads, and beyond them a request is told to come back. No
+account gets more than half of them, so that one that waits a lot leaves others their place.
 """
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -57,15 +58,18 @@ class Waits:
     """All that wait in a process; thread-safe. `start` it, and have the PROGRESS bell call `ring`.
 
     Args:
-        most: requests that may wait at a time.
+        most: requests that may wait at a time; those of one account are `most_of_one`.
     """
 
     def __init__(self, database: Database, *, most: int) -> None:
         self.most = most
+        self.most_of_one = max(1, most // 2)
         self.letting_go = False
         """Whether event streams end."""
         self._database = database
-        self._places = threading.BoundedSemaphore(most)
+        self._door = threading.Lock()
+        self._waiting: Counter[UUID] = Counter()
+        """Places taken, by account."""
         self._changed = threading.Condition()
         self._waiters: defaultdict[UUID, list[Waiter]] = defaultdict(list)
         self._rung = threading.Event()
@@ -95,23 +99,39 @@ class Waits:
             self.letting_go = True
             self._changed.notify_all()
 
+    @property
+    def free(self) -> int:
+        """Places that nobody has."""
+        with self._door:
+            return self.most - self._waiting.total()
+
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, account_id: UUID) -> Iterator[None]:
         """Hold one of the places, for a request that must not start what it then cannot wait for.
 
         Raises:
-            Busy: all are taken.
+            Busy: all are taken, or this account has as many as one may.
         """
-        if not self._places.acquire(blocking=False):
-            raise Busy(
-                f"{self.most} requests of this process wait for jobs already, the most it may hold; "
-                "try again in a moment, or ask without waiting.",
-                retry_after=timedelta(seconds=2),
-            )
+        self._take(account_id)
         try:
             yield
         finally:
-            self._places.release()
+            with self._door:
+                self._waiting[account_id] -= 1
+                self._waiting += Counter()  # drops who has none
+
+    def _take(self, account_id: UUID) -> None:
+        with self._door:
+            is_full = self._waiting.total() >= self.most
+            if not is_full and self._waiting[account_id] < self.most_of_one:
+                self._waiting[account_id] += 1
+                return
+        who, most = ("", self.most) if is_full else (" of this account", self.most_of_one)
+        raise Busy(
+            f"{most} requests{who} wait for jobs in this process already, the most it may hold; "
+            "try again in a moment, or ask without waiting.",
+            retry_after=timedelta(seconds=2),
+        )
 
     @contextmanager
     def watching(self, job_id: UUID, *, until_let_go: bool = False) -> Iterator[Waiter]:

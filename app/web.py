@@ -102,7 +102,9 @@ def assemble(settings: Settings) -> tuple[Services, bell.Doorbell]:
         ),
         keys=KeyRing(settings, database),
         rate_limit=RateLimit(settings.rate_limit_per_minute),
-        bodies=Bodies(settings.web_threads // 2),
+        # One account's bodies, waits and streams are together fewer than the threads.
+        bodies=Bodies(max(1, settings.web_threads // 4)),
+        unnamed_bodies=Bodies(settings.web_threads // 2),
         streams=Streams(settings.web_threads // 2),
         waits=Waits(database, most=settings.max_waits or max(1, settings.web_threads * 3 // 4)),
         sources=Sources(settings, database=database, storage=storage, guard=safe_http.for_fetch(settings)),

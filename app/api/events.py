@@ -63,7 +63,7 @@ def answer(services: Services, job: JobRow, *, after: int, base_url: str, bodile
     if bodiless:
         return made
     with ExitStack() as opened:
-        opened.enter_context(services.waits.place())
+        opened.enter_context(services.waits.place(job.account_id))
         leave = opened.pop_all().close
     made.response = _until_the_end(Watch(services, job, after=after, base_url=base_url), leave)
     made.call_on_close(leave)

@@ -118,7 +118,7 @@ def download(shown: str, services: Services) -> Response:
 
 def _stream(row: OutputRow, answer: Response, services: Services) -> None:
     with ExitStack() as opened:
-        opened.callback(services.streams.open())
+        opened.callback(services.streams.open(row.account_id))
         try:
             stream = services.storage.open_range(row.key)
         except ObjectMissing:

@@ -96,7 +96,7 @@ def make(services: Services, wish: Callable[[], Wish], once: Once) -> OutputRow:
     """
     account_id = http.caller().account_id
     end = time.monotonic() + min(_PATIENCE, services.settings.longest_wait).total_seconds()
-    with services.waits.place():
+    with services.waits.place(account_id):
         accepted = _submit(services, wish(), once, account_id=account_id)
         left = timedelta(seconds=max(0.0, end - time.monotonic()))
         services.waits.until_ended(accepted.job_id, timeout=left)

@@ -59,11 +59,6 @@ def blueprint(services: Services) -> Blueprint:
     return made
 
 
-def owns(path: str) -> bool:
-    """Whether errors at this address are told in this API's shape."""
-    return path == "/v1/jobs" or path.startswith("/v1/jobs/")
-
-
 def present_error(error: DarkroomError) -> Response:
     """Give any error in the shape of Darkroom's own endpoints."""
     return outputs.present_error(error)
@@ -74,15 +69,19 @@ def _add_making(made: Blueprint, services: Services) -> None:
     def submit() -> Response:
         wait = _asked_wait(services)
         with services.bodies.reading(http.caller().account_id):
-            content = http.read_json(request, limit=_longest_body(services))
+            content = http.read_json(
+                request, limit=_longest_body(services), small=services.settings.max_json_bytes
+            )
         asked = ask(content, longest=services.settings.max_retention)
         body = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         once = http.read_once(request, endpoint="jobs submit", parts=[body])
         known = _first_use(once, services) if once is not None and asked.names_images else None
         if known is not None:
             return _accepted(known, wait, services, replayed=True)
+        with services.bodies.reading(http.caller().account_id):
+            wish = wish_of(asked, services)
         accepted = services.intake.submit(
-            wish_of(asked, services), account_id=http.caller().account_id, dialect=_DIALECT, once=once
+            wish, account_id=http.caller().account_id, dialect=_DIALECT, once=once
         )
         return _accepted(accepted.job_id, wait, services, replayed=accepted.replayed)
 
@@ -91,7 +90,8 @@ def _add_making(made: Blueprint, services: Services) -> None:
         wait = _asked_wait(services)
         old = _parse_id(job_id)
         once = http.read_once(request, endpoint="jobs retry", parts=[old.bytes])
-        accepted = services.intake.retry(old, account_id=http.caller().account_id, once=once)
+        caller = http.caller()
+        accepted = services.intake.retry(old, account_id=caller.account_id, test=caller.test, once=once)
         return _accepted(accepted.job_id, wait, services, replayed=accepted.replayed)
 
     @made.delete("/v1/jobs/<job_id>")
@@ -178,7 +178,7 @@ def _waited_for(job: JobRow, wait: _Wait | None, services: Services) -> tuple[Jo
     if wait is None or job.status in TERMINAL:
         return job, wait is not None
     try:
-        with services.waits.place():
+        with services.waits.place(job.account_id):
             services.waits.until_ended(job.id, timeout=wait.time)
     except Busy:
         return job, False

@@ -16,7 +16,8 @@ from app.domain.spec import Operation
 from app.shown import JOB_PREFIX, JobError, JobShown, Moment
 
 JOB_PATTERN: Final = f"^{JOB_PREFIX}[0-9a-f]{{32}}$"
-_PLUS_AS_SPACE: Final = re.compile(r"(T.*) (\d\d(?::?\d\d)?)")
+_PLUS_AS_SPACE: Final = re.compile(r"([0-9W-]{1,12}T[0-9:.,]{1,24}) ([0-9]{2}(?::?[0-9]{2})?)")
+"""ISO 8601 with a space before its zone; each part ends where the next begins, so it is read once."""
 
 
 class WaitQuery(BaseModel):
@@ -33,7 +34,8 @@ class WaitQuery(BaseModel):
 
 def _repaired(value: object) -> object:
     """In a query string a + is a space, and many clients send the + of a time zone as it is."""
-    return _PLUS_AS_SPACE.sub(r"\1+\2", value) if isinstance(value, str) else value
+    found = _PLUS_AS_SPACE.fullmatch(value) if isinstance(value, str) else None
+    return f"{found[1]}+{found[2]}" if found else value
 
 
 QueryMoment = Annotated[AskedMoment, BeforeValidator(_repaired)]

@@ -105,7 +105,9 @@ def _accept(verb: Verb, family: Family, services: Services, wishes: Wishes) -> t
     once = http.read_once(request, endpoint=f"modelslab {family.name} {verb}", parts=parts)
     job_id = _first_use(once, services)
     if job_id is None:
-        job_id = wishes.submit(wishes.of(wished, VERBS[verb], family), once)
+        with services.bodies.reading(http.caller().account_id):
+            wish = wishes.of(wished, VERBS[verb], family)
+        job_id = wishes.submit(wish, once)
     return job_id, not wished.instant_response
 
 
@@ -126,7 +128,7 @@ def _wait(job_id: UUID, services: Services) -> None:
     if not services.settings.sync_wait:
         return
     try:
-        with services.waits.place():
+        with services.waits.place(http.caller().account_id):
             services.waits.until_ended(job_id, timeout=services.settings.sync_wait)
     except Busy:
         return

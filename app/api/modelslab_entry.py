@@ -1,5 +1,6 @@
 """The ModelsLab dialect's door: a body is read, the key taken out of it, and its owner named."""
 
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,11 +9,14 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.api import http
 from app.api.services import Services
-from app.errors import BodyTooLarge, RequestError, Unauthenticated
+from app.errors import RequestError, Unauthenticated
 from app.settings import Settings
 
 _NOBODY: Final = UUID(int=0)
 """In whose name a body is read that a header names no owner for; all such bodies share his places."""
+_PLACES_OF_LARGE: Final = 4
+"""Places of nobody's that a large body counts for: whoever it is may send 35 MB before he is asked for a key,
+which as JSON take twice that, and 32 such bodies at a time filled the memory of a web process."""
 
 
 def generation_limit(settings: Settings) -> int:
@@ -57,8 +61,8 @@ def _bearer() -> str | None:
 
 
 def _read(services: Services, limit: int, by_header: str | None) -> dict[str, Any]:
-    with services.bodies.reading(_reader(services, by_header)):
-        _refuse_crowds(limit, most=services.settings.max_json_bytes)
+    with _reading(services, by_header):
+        _refuse_crowds(limit, small=services.settings.max_json_bytes)
         is_absent = not request.content_length and not request.get_data(cache=True)
         content = {} if is_absent else http.read_json(request, limit=limit)
     # Werkzeug would keep the body to the end of a request that may yet wait half a minute for its images.
@@ -66,28 +70,23 @@ def _read(services: Services, limit: int, by_header: str | None) -> dict[str, An
     return content
 
 
-def _reader(services: Services, by_header: str | None) -> UUID:
-    """In whose name the body is read: the account that a header's key proves, else nobody's."""
-    if by_header is None:
-        return _NOBODY
-    try:
-        return services.keys.holder(by_header).account_id
-    except RequestError:
-        return _NOBODY
+def _reading(services: Services, by_header: str | None) -> AbstractContextManager[None]:
+    """Count the body while it is read: for the account that a header's key proves, else among nobody's."""
+    if by_header is not None:
+        with suppress(RequestError):
+            return services.bodies.reading(services.keys.holder(by_header).account_id)
+    is_small = (request.content_length or 0) <= services.settings.max_json_bytes
+    is_small &= "Transfer-Encoding" not in request.headers
+    return services.unnamed_bodies.reading(_NOBODY, places=1 if is_small else _PLACES_OF_LARGE)
 
 
-def _refuse_crowds(limit: int, *, most: int) -> None:
-    """Refuse a large body of many small members, which as objects of Python would take twenty times as much.
-
-    What makes a body large here is base64 text, which has no comma.
-    """
+def _refuse_crowds(limit: int, *, small: int) -> None:
     request.max_content_length = limit + 1
     try:
         body = request.get_data(cache=True)  # read_json finds it there
     except RequestEntityTooLarge:
         return  # which read_json tells
-    if len(body) > most and body.count(b",") > most // 2:
-        raise BodyTooLarge(f"A body of more than {most:,} bytes may hold little but images as base64 text.")
+    http.refuse_crowd(body, small=small)
 
 
 def _admit(services: Services, key: object) -> None:

@@ -84,7 +84,7 @@ class Studio:
         services, account_id = self._services, http.caller().account_id
         longest = services.settings.longest_wait
         # Before anything is submitted: whoever is turned away has bought nothing.
-        with services.waits.place():
+        with services.waits.place(account_id):
             candidates = self._candidates(order, account_id)
             with self._attended.one_of(candidates) as job_id:
                 services.waits.until_ended(job_id, timeout=longest)

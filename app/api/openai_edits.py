@@ -44,8 +44,8 @@ def read(incoming: Request, services: Services) -> Edit:
         with services.bodies.reading(account_id):
             # Base64 takes four characters for three bytes.
             limit = settings.max_upload_bytes * 4 // 3 + settings.max_json_bytes
-            content = http.read_json(incoming, limit=limit)
-        edit = _from_json(content, services)
+            content = http.read_json(incoming, limit=limit, small=settings.max_json_bytes)
+            edit = _from_json(content, services)
     else:
         with services.bodies.reading(account_id):
             texts, files = _read_form(incoming, limit=settings.max_upload_bytes)

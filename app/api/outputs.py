@@ -10,34 +10,22 @@ from uuid import UUID
 
 from flask import Blueprint, Response
 
-from app.api import http, outputs_errors, outputs_owned
+from app.api import outputs_errors, outputs_owned
 from app.api.operations import Operation, PathPart
 from app.api.outputs_errors import ErrorShown
 from app.api.outputs_sending import send
 from app.api.services import Services
 from app.db import outputs as rows
-from app.db.history import JobRow, OutputRow
+from app.db.history import OutputRow
 from app.domain.copies import TEXT_EXTENSION
 from app.domain.spec import ImageFormat
 from app.errors import ObjectMissing, UnknownOutput
-from app.settings import Settings
 
-__all__ = ["OPERATIONS", "PREFIXES", "ErrorShown", "blueprint", "output_url", "present_error"]
+__all__ = ["OPERATIONS", "PREFIXES", "ErrorShown", "blueprint", "present_error"]
 
 PREFIXES: Final = ("/outputs", "/v1/outputs")
 _NAME: Final = re.compile(rf"([0-9a-f]{{32}})-(0|[1-9][0-9]?)\.(png|jpg|webp|{TEXT_EXTENSION})")
 present_error = outputs_errors.present_error
-
-
-def output_url(row: OutputRow, job: JobRow, settings: Settings) -> str:
-    """Give where an output is to be had: in its customer's bucket once it is there, else at our stable URL.
-
-    Without the host where the request named none that can be.
-    """
-    if row.copy_url is not None:
-        return row.copy_url
-    name = f"{job.output_prefix.hex}-{row.index}.{ImageFormat(row.format).extension}"
-    return f"{http.base_url(settings)}/outputs/{name}"
 
 
 def blueprint(services: Services) -> Blueprint:

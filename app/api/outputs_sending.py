@@ -103,7 +103,7 @@ def _open(
 ) -> None:
     """Have an answer send an object, or a range of it, once it is known that it can be read."""
     with ExitStack() as opened:
-        opened.callback(services.streams.open())
+        opened.callback(services.streams.open(row.account_id))
         stream = services.storage.open_range(row.key, offset=begin, length=end - begin)
         opened.callback(stream.close)
         end_stream = opened.pop_all().close

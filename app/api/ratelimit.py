@@ -80,65 +80,75 @@ class Places:
         self._changed = threading.Condition()
         self._taken: Counter[Hashable] = Counter()
 
-    def take(self, name: Hashable) -> bool:
-        """Take a place, waiting for one up to a quarter of a second; False when none came free."""
+    def take(self, name: Hashable, places: int = 1) -> bool:
+        """Take places, waiting for them up to a quarter of a second; False when they did not come free."""
         with self._changed:
-            free = self._changed.wait_for(lambda: self._taken[name] < self.most, _PATIENCE)
-            self._taken[name] += free
+            free = self._changed.wait_for(lambda: self._taken[name] + places <= self.most, _PATIENCE)
+            self._taken[name] += places * free
             return free
 
-    def free(self, name: Hashable) -> None:
-        """Give a place back."""
+    def free(self, name: Hashable, places: int = 1) -> None:
+        """Give places back."""
         with self._changed:
-            self._taken[name] -= 1
+            self._taken[name] -= places
             if not self._taken[name]:
                 del self._taken[name]
             self._changed.notify_all()
 
 
 class Bodies:
-    """Request bodies being read at a time, per account.
+    """Request bodies being read at a time, and images fetched that they name, per account.
 
     A WSGI server has no time limit for a body, and each slow one holds a thread: with 150 slow uploads on 64
-    threads nobody else was answered. A body usually arrives in milliseconds, so honest clients do not meet
-    this limit.
+    threads nobody else was answered. So does a slow host that a request names an image of. Both usually come
+    in milliseconds, so honest clients do not meet this limit.
     """
 
     def __init__(self, most: int) -> None:
         self._places = Places(most)
 
     @contextmanager
-    def reading(self, account_id: UUID) -> Iterator[None]:
-        """Count a body while it is read.
+    def reading(self, account_id: UUID, *, places: int = 1) -> Iterator[None]:
+        """Count a body, or the images of one, while they come.
+
+        Args:
+            places: for how many it counts, at most for all.
 
         Raises:
             RateLimited: the account already sends as many as it may.
         """
-        if not self._places.take(account_id):
+        places = min(places, self._places.most)
+        if not self._places.take(account_id, places):
             raise RateLimited(
-                f"This account already sends {self._places.most} bodies at a time; send fewer at once.",
+                f"This account already sends {self._places.most} bodies at a time, or images by URL; "
+                "send fewer at once.",
                 retry_after=timedelta(seconds=1),
             )
         try:
             yield
         finally:
-            self._places.free(account_id)
+            self._places.free(account_id, places)
 
 
 class Streams:
-    """Outputs being sent at a time, to anybody: a client that does not read holds a thread as well."""
+    """Outputs being sent at a time, to anybody: a client that does not read holds a thread as well.
+
+    Those of one account are half of them at most, so that it cannot keep others' from being sent.
+    """
 
     def __init__(self, most: int) -> None:
         self._places = Places(most)
+        self._shares = Places(max(1, most // 2))
 
-    def open(self) -> Callable[[], None]:
-        """Count a stream; gives the function that ends the count, harmless when called twice.
+    def open(self, owner: UUID) -> Callable[[], None]:
+        """Count a stream of an account's output; gives the function that ends the count, once.
 
         Raises:
             Busy: there are as many as there may be.
         """
-        if not self._places.take(None):
-            raise Busy(retry_after=timedelta(seconds=1))
-        once = ExitStack()
-        once.callback(self._places.free, None)
-        return once.close
+        with ExitStack() as opened:
+            for places, name in ((self._shares, owner), (self._places, None)):
+                if not places.take(name):
+                    raise Busy(retry_after=timedelta(seconds=1))
+                opened.callback(places.free, name)
+            return opened.pop_all().close

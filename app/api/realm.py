@@ -17,7 +17,6 @@ from app.api import http
 from app.api.operations import Operation as Described
 from app.api.operations import PathPart
 from app.api.operations import Upload as UploadField
-from app.api.outputs import output_url
 from app.api.realm_models import (
     MAX_OUTPUTS,
     Answer,
@@ -41,6 +40,7 @@ from app.domain.job import Status
 from app.domain.spec import Operation
 from app.errors import DarkroomError, FieldProblem, InvalidFields, UnknownJob
 from app.intake import Accepted
+from app.shown import output_url
 from app.wish import Terms, Upload, Wish
 
 JOB_PREFIX: Final = "job_"
@@ -259,7 +259,7 @@ def _present(job: JobRow, services: Services) -> JobPending | JobCompleted | Job
 def _present_output(row: OutputRow, job: JobRow, services: Services) -> Result:
     return Result(
         image_id=IMAGE_PREFIX + row.id.hex,
-        url=output_url(row, job, services.settings),
+        url=output_url(row, prefix=job.output_prefix, base_url=http.base_url(services.settings)),
         seed=row.seed,
         width=row.width,
         height=row.height,

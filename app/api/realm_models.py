@@ -110,8 +110,12 @@ class Result(Answer):
 
     image_id: Annotated[str, Field(examples=["img_0193f0a27c3b7e4d8a1b2c3d4e5f6072"])]
     url: Annotated[
-        str, Field(examples=["http://127.0.0.1:8000/outputs/5d0c8e1f2a3b4c5d8e9f0a1b2c3d4e5f-0.png"])
-    ]
+        str | None,
+        Field(
+            description="Absent while the image is private: unpublished by its owner",
+            examples=["http://127.0.0.1:8000/outputs/5d0c8e1f2a3b4c5d8e9f0a1b2c3d4e5f-0.png"],
+        ),
+    ] = None
     seed: Annotated[int, Field(examples=[42])]
     width: Annotated[int, Field(examples=[768])]
     height: Annotated[int, Field(examples=[512])]

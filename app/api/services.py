@@ -31,6 +31,7 @@ class Services:
     keys: KeyRing
     rate_limit: RateLimit
     bodies: Bodies
+    unnamed_bodies: Bodies
     streams: Streams
     waits: Waits
     sources: Sources

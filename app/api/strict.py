@@ -43,16 +43,24 @@ def unknown_members(known: Iterable[str], sent: Iterable[str], *, inside: str = 
     names = list(known)
     unknown = [name for name in sent if name not in names]
     return [
-        FieldProblem(field=f"{inside}{name[:_LONGEST_NAME]}", message=_nearest(name.lower(), names))
+        FieldProblem(field=f"{inside}{name[:_LONGEST_NAME]}", message=_nearest(name, names))
         for name in unknown[:_MOST_TOLD]
     ]
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = _OTHERS_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    near = _OTHERS_NAMES.get(name[:_LONGEST_NAME].lower()) or _closest(name, known)
     if near in known:
         return f"is not known here; did you mean {near}?"
     return f"is not known here; remove it. Known: {', '.join(known) or 'nothing'}"
+
+
+def _closest(word: str, known: list[str]) -> str | None:
+    """The known word that is most like this one, if any is, by its beginning.
+
+    Comparing takes 100 ns and 40 bytes for each character, and a body may hold a word of 35 MB.
+    """
+    return next(iter(difflib.get_close_matches(word[:_LONGEST_NAME].lower(), known, n=1)), None)
 
 
 def one_of(words: type[StrEnum]) -> BeforeValidator:
@@ -62,8 +70,8 @@ def one_of(words: type[StrEnum]) -> BeforeValidator:
     def check(value: object) -> object:
         if value in known:
             return value
-        near = difflib.get_close_matches(value.lower(), known, n=1) if isinstance(value, str) else []
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = _closest(value, known) if isinstance(value, str) else None
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"must be one of {', '.join(known)}{hint}")
 
     return BeforeValidator(check)

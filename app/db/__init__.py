@@ -56,6 +56,7 @@ class Database:
             self._url,
             pool_size=pool_size,
             max_overflow=0,
+            hide_parameters=True,  # an error's text goes to the log, and prompts are nobody's business there
             pool_timeout=pool_wait.total_seconds(),
             pool_use_lifo=True,
             isolation_level="AUTOCOMMIT",

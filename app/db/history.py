@@ -58,6 +58,7 @@ class OutputRow:
 
     id: UUID
     job_id: UUID
+    account_id: UUID
     index: int
     key: str
     sha256: str

@@ -14,7 +14,7 @@ from app.domain.job import Access, CopyState
 _COLUMNS: Final = (
     "o.id, o.job_id, o.index, o.key, o.sha256, o.size, o.width, o.height, o.format, o.seed, o.state, "
     "o.expires_at, o.persisted_at, o.published_at, o.purged_at, o.name, o.test, o.access, o.flagged, "
-    "o.copy_state, o.copy_url, o.created_at, "
+    "o.copy_state, o.copy_url, o.created_at, o.account_id, "
     "o.state <> 'live' OR (o.persisted_at IS NULL AND o.expires_at <= now()) AS expired"
 )
 _IN_LIBRARY: Final = (

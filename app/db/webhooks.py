@@ -131,8 +131,7 @@ ON CONFLICT (account_id, scope, form, url) DO UPDATE SET
 RETURNING {_ENDPOINT}
 """
 _INHERITED: Final = f"""
-SELECT secret FROM webhook_endpoints WHERE account_id = %(account_id)s AND scope = '{Scope.REQUEST}'
-ORDER BY id DESC LIMIT 1
+SELECT secret FROM webhook_endpoints WHERE account_id = %(account_id)s AND scope = '{Scope.REQUEST}' LIMIT 1
 """
 
 

@@ -144,7 +144,7 @@ class Catalog(_Entry):
         for model in self.models:
             if name == model.id or name in model.aliases:
                 return model
-        near = difflib.get_close_matches(name, [model.id for model in self.models], n=1)
+        near = difflib.get_close_matches(name[:80], [model.id for model in self.models], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UnknownModel(f"There is no model {name[:80]!r}; {hint}GET /v1/models lists them.")
 

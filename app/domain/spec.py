@@ -56,6 +56,18 @@ class StoredImage(BaseModel):
     height: Annotated[int, Field(ge=1)]
 
 
+_LATER: Final = (
+    "mask_from_alpha",
+    "transform",
+    "watermarks",
+    "quality",
+    "safety_checker",
+    "safety_checker_type",
+    "test",
+)
+"""Members of the spec that came with migration 0002."""
+
+
 class JobSpec(BaseModel):
     """A complete wish: frozen, validated, versioned, stored as JSONB in `jobs.spec`.
 
@@ -96,6 +108,17 @@ class JobSpec(BaseModel):
     safety_checker: bool = False
     safety_checker_type: CensorKind = "black"
     test: bool = False
+
+    def as_stored(self) -> str:
+        """Give the JSON that is kept in `jobs.spec`.
+
+        A member that the release before does not know is left out while it has its default, so that a worker
+        not yet upgraded can still do what it could before.
+        """
+        later = {
+            name for name in _LATER if getattr(self, name) == type(self).model_fields[name].get_default()
+        }
+        return self.model_dump_json(exclude_none=True, exclude=later)
 
     @model_validator(mode="after")
     def _inputs_fit_the_operation(self) -> Self:

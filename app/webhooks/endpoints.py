@@ -155,6 +155,8 @@ def rotate(
     """
     secret = new_secret()
     with database.transaction() as tx:
+        # Else a URL that is named for the first time meanwhile keeps the secret that the others just lost.
+        rows.lock_endpoints_of(tx, account_id)
         sealed = vault.encrypt(secret)
         if not rows.rotate(tx, endpoint_id, account_id=account_id, secret=sealed, keep=keep):
             raise UnknownWebhook

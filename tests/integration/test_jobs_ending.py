@@ -11,12 +11,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import web
+from app import auth, web
 from app.db import Database
 from app.errors import ProviderDown
 from app.settings import Settings
 from app.storage import Storage
 from tests import rows
+from tests.album import key_of
 from tests.conftest import Account
 from tests.drawing import drawing
 from tests.factories import picture
@@ -120,6 +121,20 @@ def test_a_retry_is_a_new_job_with_the_same_picture(
     assert (second["track_id"], second["priority"], second["private"]) == ("t", 3, True)
     assert second["spec"] == first["spec"]
     assert second["outputs"][0]["sha256"] == first["outputs"][0]["sha256"]
+
+
+def test_what_a_test_key_repeats_is_marked_though_the_first_was_not(
+    owner: Submitter, settings: Settings, database: Database
+) -> None:
+    first = owner.made(prompt="a hill")["id"]
+    owner.ask("DELETE", f"{JOBS}/{first}")
+    key = key_of(database, settings, "alice", prefix=auth.TEST_PREFIX)
+    tester = Submitter(owner.client, Account(id=owner.account.id, key=key))
+
+    again = shown(tester.ask("POST", f"{JOBS}/{first}/retry"), 202)["id"]
+
+    assert [rows.job(database, row_id(each)).test for each in (first, again)] == [False, True]
+    assert rows.job(database, row_id(again)).spec["test"] is True
 
 
 def test_a_retry_without_its_input_images_is_410(

@@ -254,8 +254,8 @@ def test_models_of_one_name_are_told_apart_by_their_dialect(served: Any) -> None
     assert "app__" not in json.dumps(served)
 
 
-def test_a_persisted_results_expiry_is_optional_as_the_answer_leaves_it_out(served: Any) -> None:
-    kept = realm_models.Result(image_id="img_1", url="u", seed=1, width=1, height=1, expires_at=None)
+def test_what_a_kept_or_private_result_leaves_out_is_optional(served: Any) -> None:
+    kept = realm_models.Result(image_id="img_1", url=None, seed=1, width=1, height=1, expires_at=None)
     shown = set(kept.model_dump(by_alias=True, exclude_none=True))
     result = served["components"]["schemas"]["Result"]
     assert set(result["required"]) == shown
