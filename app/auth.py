@@ -5,7 +5,7 @@ import hmac
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -43,7 +43,7 @@ class NewKey:
     """A key just made; `key` is shown once and kept nowhere."""
 
     id: UUID
-    key: str
+    key: str = field(repr=False)
     account_id: UUID
 
 

@@ -23,6 +23,7 @@ from app.storage import open_store
 from app.vault import Vault
 
 out = Console(highlight=False, soft_wrap=True)
+_WIDEST_TABLE: Final = 1000
 
 
 class _Commands(click.Group):
@@ -245,7 +246,8 @@ def list_keys(state: Path) -> None:
     for row in rows:
         stamps = [f"{t:%Y-%m-%d %H:%M}" if t else "never" for t in (row.created_at, row.last_used_at)]
         table.add_row(str(row.id), row.account_name, row.name, row.prefix, *stamps, _state_of(row))
-    out.print(table)
+    # At its full width, whatever the terminal's or that of a pipe: half a word is of use to nobody.
+    Console(highlight=False, width=_WIDEST_TABLE).print(table)
 
 
 def _state_of(row: accounts.KeyRow) -> str:

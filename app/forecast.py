@@ -82,6 +82,12 @@ class Forecast:
         slots = max(1, load.slots if load else 0)
         return run * (1 + (ahead + running) // slots)
 
+    def is_served(self, queue: str) -> bool:
+        """Whether a live worker takes jobs from this queue; without one nobody can say when they are done."""
+        self._refresh()
+        load = self._loads.get(queue)
+        return load is not None and load.slots > 0
+
     def run(self, model: str) -> timedelta:
         """Give how long a job of this model runs, by its recent ones."""
         self._refresh()

@@ -100,7 +100,7 @@ def _after(row: OutputRow | None, *, changed: bool) -> OutputRow:
     if row is None:
         raise UnknownOutput
     if not changed:
-        raise Gone
+        raise Gone("This output has expired or was deleted already.")
     return row
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import SetupError
@@ -18,14 +18,19 @@ from app.errors import SetupError
 ENV_FILE = "darkroom.env"
 """Name of the file in a state folder that tells other commands where that stack's servers are."""
 DEFAULT_STATE = Path(".darkroom")
+_DURATION = TypeAdapter(timedelta)
 
 
 def _as_duration(value: object) -> object:
     """Take "90" for 90 seconds, which pydantic by itself takes for a broken ISO 8601 duration."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return timedelta(seconds=float(value))
-    return value
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(ValueError, OverflowError):
+        return timedelta(seconds=float(value))
+    try:
+        return _DURATION.validate_python(value)
+    except ValidationError:
+        raise ValueError("must be a number of seconds, or ISO 8601 such as PT24H") from None
 
 
 def _as_entries(value: object) -> object:
@@ -279,16 +284,18 @@ def _shown(default: object) -> str:
     if default is None or default == ():
         return "none"
     if isinstance(default, timedelta):
-        return f"{default.total_seconds():g} s"
+        return f"{default.total_seconds():.15g} s"
     return f"`{default}`"
 
 
 def _explain(error: ValidationError, state: Path) -> str:
     missing = [str(e["loc"][0]).upper() for e in error.errors() if e["type"] == "missing"]
+    wrong = [
+        (e["loc"], e["msg"].removeprefix("Value error, ")) for e in error.errors() if e["type"] != "missing"
+    ]
     lines = [
-        f"DARKROOM_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" if e["loc"] else e["msg"]
-        for e in error.errors()
-        if e["type"] != "missing"
+        f"DARKROOM_{'_'.join(str(part) for part in place).upper()}: {says}" if place else says
+        for place, says in wrong
     ]
     if missing:
         lines.append(

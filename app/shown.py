@@ -146,7 +146,10 @@ class JobShown(BaseModel):
     ]
     estimated_completion: Annotated[
         Moment | None,
-        Field(description="By the latest runs of its model; null where nobody asked, or at the end"),
+        Field(
+            description="By the latest runs of its model; null at the end, while no worker takes jobs from "
+            "its queue, and in lists unless it runs"
+        ),
     ]
     stage: Annotated[
         str | None, Field(description="What the running attempt is at", examples=["loading", "generating"])

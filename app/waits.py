@@ -26,6 +26,9 @@ _POLL: Final = 1.0
 """Seconds after which we look without having been rung."""
 _SHORTEST_PAUSE: Final = 0.010
 """Seconds between two looks, so that a storm of rings costs at most a hundred statements a second."""
+_LAST_CHANCE: Final = timedelta(seconds=20)
+"""How long waits go on once the process is asked to end: less than the server's grace of 25 s, which cuts off
+whoever has no answer by then."""
 
 
 class Waiter:
@@ -66,6 +69,8 @@ class Waits:
         self.most_of_one = max(1, most // 2)
         self.letting_go = False
         """Whether event streams end."""
+        self._is_over = False
+        """Whether waits end too."""
         self._database = database
         self._door = threading.Lock()
         self._waiting: Counter[UUID] = Counter()
@@ -90,13 +95,21 @@ class Waits:
         """Have everybody's job looked at soon; returns at once."""
         self._rung.set()
 
-    def let_go(self) -> None:
+    def let_go(self, *, waits_end_in: timedelta = _LAST_CHANCE) -> None:
         """Have all event streams end, as this process does: their clients come back to another one.
 
-        Requests that wait for an answer go on, within the server's grace.
+        Requests that wait for an answer go on for a while, then they are answered as if their time was over.
         """
         with self._changed:
             self.letting_go = True
+            self._changed.notify_all()
+        timer = threading.Timer(waits_end_in.total_seconds(), self._end_waits)
+        timer.daemon = True  # a process that is done before does not stay for it
+        timer.start()
+
+    def _end_waits(self) -> None:
+        with self._changed:
+            self._is_over = True
             self._changed.notify_all()
 
     @property
@@ -138,9 +151,10 @@ class Waits:
         """Give a view of a job that is kept up to date while the context lasts; take a place first.
 
         Args:
-            until_let_go: whether `let_go` wakes it, whose caller then ends.
+            until_let_go: whether `let_go` wakes it at once, whose caller then ends; else when waits end.
         """
-        waiter = Waiter(job_id, self._changed, (lambda: self.letting_go) if until_let_go else lambda: False)
+        is_over = (lambda: self.letting_go) if until_let_go else (lambda: self._is_over)
+        waiter = Waiter(job_id, self._changed, is_over)
         with self._changed:
             self._waiters[job_id].append(waiter)
         self._rung.set()
@@ -153,11 +167,14 @@ class Waits:
                     del self._waiters[job_id]
 
     def until_ended(self, job_id: UUID, *, timeout: timedelta) -> bool:
-        """Wait until a job has ended, at most so long; gives whether it has. Take a place first."""
+        """Wait until a job has ended, at most so long, less when the process ends; gives whether it has.
+
+        Take a place first.
+        """
         end = time.monotonic() + timeout.total_seconds()
         with self.watching(job_id) as waiter:
             seen: Standing | None = None
-            while not waiter.ended and (left := end - time.monotonic()) > 0:
+            while not (waiter.ended or self._is_over) and (left := end - time.monotonic()) > 0:
                 seen = waiter.wait(seen, timeout=timedelta(seconds=left))
             return waiter.ended
 

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 from flask import Response
 
-from app.api.jobs_answers import delay_seconds, error_code, present
+from app.api.jobs_answers import delay_seconds, error_code, estimate, present
 from app.api.jobs_models import EventShown
 from app.api.services import Services
 from app.db import history
@@ -206,7 +206,7 @@ class Watch:
             attempt=standing.attempt,
             reason=self._reason,
             position=ahead + 1,
-            estimated_completion=self._services.intake.estimate(job, ahead=ahead),
+            estimated_completion=estimate(job, self._services, ahead=ahead),
         )
         yield _frame(Status.QUEUED, data)
 

@@ -36,7 +36,7 @@ _FORM_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0
 """Read in linear time: with an optional point and then digits anew, 16,000 digits and an x took 6 s."""
 _MOST_WARNINGS: Final = 10
 _MOST_PROBLEMS: Final = 50
-"""Fields that an error names: nobody mends more at a time, and a list of 80,000 wrong entries is no accident."""
+"""Fields that an error names: nobody mends more at a time, and 80,000 wrong entries are no accident."""
 _JSON_KINDS: Final = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
 
 

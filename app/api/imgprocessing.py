@@ -149,7 +149,8 @@ def _imagine(services: Services) -> Response:
 def _create(origins: Origins, services: Services) -> Response:
     wished = http.parse(CreateRequest, _read(services))
     base_url = http.base_url(services.settings)
-    origins.refuse_others(wished.url, base_url=base_url)
+    with services.bodies.reading(http.caller().account_id):  # it may look a name up
+        origins.refuse_others(wished.url, base_url=base_url)
 
     def wish() -> Wish:
         try:
@@ -177,8 +178,9 @@ def _upload(services: Services) -> Response:
         raise BodyTooLarge(f"image: the file has {len(data):,} bytes, and at most {MAX_FILE:,} are taken.")
     found = services.sources.uploaded(data, field="image", accepted=imaging.FORMATS)
     once = imgprocessing_making.once_for("upload", [wished.model_dump_json().encode(), data])
-    row = imgprocessing_making.make(services, lambda: _wish_to_import(found, wished.name, services), once)
-    return _made(row, services)
+    wishes = [_wish_to_import(found, wished.name, services)]
+    del files, data, found  # whoever waits holds no image, which may have 20 MB
+    return _made(imgprocessing_making.make(services, wishes.pop, once), services)
 
 
 def _wish_to_import(found: Upload, name: str, services: Services) -> Wish:
@@ -211,7 +213,7 @@ def _change(kind: str, services: Services, shown: str) -> Response:
         )
 
     once = imgprocessing_making.once_for(kind, [shown.encode(), wished.model_dump_json().encode()])
-    return _made(imgprocessing_making.make(services, wish, once), services)
+    return _made(imgprocessing_making.make(services, wish, once, images=1 + len(marks)), services)
 
 
 def _marks_of(wished: ChangeRequest, services: Services) -> list[tuple[str, OutputRow]]:

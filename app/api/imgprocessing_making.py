@@ -81,14 +81,15 @@ def once_for(operation: str, parts: Sequence[bytes]) -> Once:
     )
 
 
-def make(services: Services, wish: Callable[[], Wish], once: Once) -> OutputRow:
+def make(services: Services, wish: Callable[[], Wish], once: Once, *, images: int = 1) -> OutputRow:
     """Have an image made and give it.
 
     Args:
         wish: reads the inputs; called once there is a place to wait in.
+        images: how many it reads.
 
     Raises:
-        Busy: as many wait as may; nothing was written down.
+        Busy, RateLimited: as many wait, or read images, as may; nothing was written down.
         StillWorking: it takes longer than anybody waits; the same request goes on waiting.
         JobRefused, JobFailed, JobCancelled: there will be no image.
         Gone: this Idempotency-Key made an image that was deleted since.
@@ -97,7 +98,8 @@ def make(services: Services, wish: Callable[[], Wish], once: Once) -> OutputRow:
     account_id = http.caller().account_id
     end = time.monotonic() + min(_PATIENCE, services.settings.longest_wait).total_seconds()
     with services.waits.place(account_id):
-        accepted = _submit(services, wish(), once, account_id=account_id)
+        with services.bodies.reading(account_id, places=images):
+            accepted = _submit(services, wish(), once, account_id=account_id)
         left = timedelta(seconds=max(0.0, end - time.monotonic()))
         services.waits.until_ended(accepted.job_id, timeout=left)
     job = services.intake.find(accepted.job_id, account_id=account_id)

@@ -68,22 +68,8 @@ def _add_making(made: Blueprint, services: Services) -> None:
     @made.post("/v1/jobs")
     def submit() -> Response:
         wait = _asked_wait(services)
-        with services.bodies.reading(http.caller().account_id):
-            content = http.read_json(
-                request, limit=_longest_body(services), small=services.settings.max_json_bytes
-            )
-        asked = ask(content, longest=services.settings.max_retention)
-        body = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-        once = http.read_once(request, endpoint="jobs submit", parts=[body])
-        known = _first_use(once, services) if once is not None and asked.names_images else None
-        if known is not None:
-            return _accepted(known, wait, services, replayed=True)
-        with services.bodies.reading(http.caller().account_id):
-            wish = wish_of(asked, services)
-        accepted = services.intake.submit(
-            wish, account_id=http.caller().account_id, dialect=_DIALECT, once=once
-        )
-        return _accepted(accepted.job_id, wait, services, replayed=accepted.replayed)
+        job_id, replayed = _submit(services)
+        return _accepted(job_id, wait, services, replayed=replayed)
 
     @made.post("/v1/jobs/<job_id>/retry")
     def retry(job_id: str) -> Response:
@@ -145,6 +131,26 @@ def _add_reading(made: Blueprint, services: Services) -> None:
         return _shown(present_timeline(job.id, found))
 
 
+def _submit(services: Services) -> tuple[UUID, bool]:
+    """Give the request's job, and whether an earlier one made it; all that the body held is let go."""
+    account_id = http.caller().account_id
+    with services.bodies.reading(account_id):
+        content = http.read_json(
+            request, limit=_longest_body(services), small=services.settings.max_json_bytes
+        )
+    asked = ask(content, longest=services.settings.max_retention)
+    body = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    once = http.read_once(request, endpoint="jobs submit", parts=[body])
+    known = _first_use(once, services) if once is not None and asked.names_images else None
+    if known is not None:
+        return known, True
+    with services.bodies.reading(account_id, places=asked.images):
+        accepted = services.intake.submit(
+            wish_of(asked, services), account_id=account_id, dialect=_DIALECT, once=once
+        )
+    return accepted.job_id, accepted.replayed
+
+
 def _longest_body(services: Services) -> int:
     """Images may come as base64 text, which is a third longer than they are."""
     return services.settings.max_json_bytes + services.settings.max_upload_bytes * 4 // 3
@@ -200,12 +206,17 @@ def _accepted(job_id: UUID, wait: _Wait | None, services: Services, *, replayed:
 def _shown_job(job: JobRow, services: Services, status: int = 200, *, wait: _Wait | None = None) -> Response:
     shown = present(job, services, base_url=http.base_url(services.settings))
     answer = _shown(shown, status)
-    if shown.estimated_completion is not None:
-        left = (shown.estimated_completion - datetime.now(UTC)).total_seconds()
-        answer.headers["Retry-After"] = str(min(max(1, math.ceil(left)), _LONGEST_RETRY_AFTER))
+    if job.status not in TERMINAL:
+        answer.headers["Retry-After"] = str(_seconds_until(shown.estimated_completion))
     if wait is not None and wait.preferred:
         answer.headers["Preference-Applied"] = f"wait={wait.time.total_seconds():.0f}"
     return answer
+
+
+def _seconds_until(done: datetime | None) -> int:
+    if done is None:
+        return _LONGEST_RETRY_AFTER
+    return min(max(1, math.ceil((done - datetime.now(UTC)).total_seconds())), _LONGEST_RETRY_AFTER)
 
 
 def _first_use(once: Once, services: Services) -> UUID | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from app.api.jobs_models import TimelineShown, TransitionShown
 from app.api.services import Services
 from app.db import history, outputs
 from app.db.history import EventRow, JobRow
-from app.domain.job import Reason, Status
+from app.domain.job import TERMINAL, Reason, Status
 from app.shown import JOB_PREFIX, JobShown, job_shown
 
 _WORKERS_WORD: Final = 8
@@ -24,14 +25,21 @@ def present(job: JobRow, services: Services, *, base_url: str) -> JobShown:
             ahead = history.jobs_ahead(tx, job.id)
         if job.status is Status.COMPLETED:
             images = outputs.of_job(tx, job.id)
-    unfinished = job.status in {Status.QUEUED, Status.PROCESSING}
     return job_shown(
         job,
         images,
         base_url=base_url,
         position=None if ahead is None else ahead + 1,
-        estimated_completion=services.intake.estimate(job, ahead=ahead) if unfinished else None,
+        estimated_completion=estimate(job, services, ahead=ahead),
     )
+
+
+def estimate(job: JobRow, services: Services, *, ahead: int | None = None) -> datetime | None:
+    """Give when a job is likely to be done; None when it has ended, or waits where no worker takes jobs."""
+    intake = services.intake
+    if job.status in TERMINAL or (job.status is Status.QUEUED and not intake.forecast.is_served(job.queue)):
+        return None
+    return intake.estimate(job, ahead=ahead)
 
 
 def present_page(jobs: Sequence[JobRow], services: Services, *, base_url: str) -> list[JobShown]:
@@ -43,7 +51,7 @@ def present_page(jobs: Sequence[JobRow], services: Services, *, base_url: str) -
             job,
             images[job.id],
             base_url=base_url,
-            estimated_completion=services.intake.estimate(job) if job.status is Status.PROCESSING else None,
+            estimated_completion=estimate(job, services) if job.status is Status.PROCESSING else None,
         )
         for job in jobs
     ]

@@ -122,7 +122,10 @@ class EventShown(BaseModel):
     at: Annotated[Moment | None, Field(description="When it happened; of a transition")] = None
     reason: Annotated[Reason | None, Field(description="Why; of a transition")] = None
     position: Annotated[int | None, Field(description="Place in the queue, 1: next; of queued")] = None
-    estimated_completion: Annotated[Moment | None, Field(description="Of queued and processing")] = None
+    estimated_completion: Annotated[
+        Moment | None,
+        Field(description="Of queued and processing; left out while no worker takes jobs from its queue"),
+    ] = None
     stage: Annotated[str | None, Field(description="loading, generating or storing; of stage")] = None
     progress: Annotated[float | None, Field(description="Share done, 0 to 1; of progress")] = None
     step: Annotated[int | None, Field(description="Steps done; of progress, where known")] = None

@@ -70,6 +70,12 @@ class Asked:
         """Whether images must be had before it can become a wish."""
         return self.request.image is not None
 
+    @property
+    def images(self) -> int:
+        """How many images, at least 1."""
+        named = (self.request.image, self.request.mask_image, *(self.request.watermarks or ()))
+        return max(1, sum(each is not None for each in named))
+
 
 def ask(content: dict[str, Any], *, longest: timedelta) -> Asked:
     """Give what a body asks for.

@@ -94,6 +94,7 @@ def _operations() -> Iterator[Operation]:
             f"Real numbers: models, and seconds until what waits is likely to be done. {_KEY}",
             request=KeyOnly,
             answers={200: SystemDetails},
+            example={},
         )
     yield _fetch("enterpriseRootFetch", f"{ENTERPRISE_ROOT}fetch", by_address=False)
     yield from (_refused(verb) for verb in REFUSED)
@@ -122,6 +123,7 @@ def _operations() -> Iterator[Operation]:
         f"Jobs that were submitted before still go to the bucket they were promised. {_KEY}",
         request=BucketReset,
         answers={200: BucketAnswer},
+        example={"deploy_type": "realtime"},
     )
 
 
@@ -149,6 +151,7 @@ def _fetch(name: str, path: str, *, by_address: bool) -> Operation:
         request=KeyOnly if by_address else FetchBody,
         answers={200: FetchAnswer, 404: ErrorShown},
         parts=(_REQUEST_ID,) if by_address else (),
+        example={} if by_address else {"request_id": _REQUEST_ID.example},
     )
 
 
@@ -160,6 +163,7 @@ def _refused(verb: str) -> Operation:
         f"Answers 403. {REFUSED[verb]}",
         request=KeyOnly,
         answers={},
+        example={},
     )
 
 

@@ -66,15 +66,7 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.post("/v1/images/edits")
     def edit() -> Response:
-        found = read(request, services)
-        return studio.answer(
-            Order(
-                kind="image_edit",
-                wish=_wish(found.asked, services, edit=found),
-                asked=found.asked,
-                parts=found.parts,
-            )
-        )
+        return studio.answer(_edit(services))
 
     @made.post("/v1/images/variations")
     def vary() -> Response:
@@ -86,6 +78,16 @@ def blueprint(services: Services) -> Blueprint:
 def owns(path: str) -> bool:
     """Whether errors at this address are told in this API's shape."""
     return _ADDRESSES.fullmatch(path) is not None
+
+
+def _edit(services: Services) -> Order:
+    found = read(request, services)
+    return Order(
+        kind="image_edit",
+        wish=_wish(found.asked, services, edit=found),
+        asked=found.asked,
+        parts=found.parts,
+    )
 
 
 def _wish(

@@ -59,6 +59,16 @@ class Order:
             content.update(len(part).to_bytes(8, "big") + part)
         return content.hexdigest()
 
+    def without_images(self) -> "Order":
+        """Give what is left to know once it is written down, as images take many megabytes."""
+        named = dict.fromkeys({"image", "images", "mask"} & self.asked.model_fields_set)
+        return replace(
+            self,
+            wish=replace(self.wish, image=None, mask_image=None),
+            asked=self.asked.model_copy(update=named),
+            parts=(),
+        )
+
     @property
     def once(self) -> Once | None:
         """The request's Idempotency-Key."""
@@ -86,14 +96,16 @@ class Studio:
         # Before anything is submitted: whoever is turned away has bought nothing.
         with services.waits.place(account_id):
             candidates = self._candidates(order, account_id)
+            order = order.without_images()
             with self._attended.one_of(candidates) as job_id:
                 services.waits.until_ended(job_id, timeout=longest)
-        job = services.intake.find(job_id, account_id=account_id)
-        if job.status not in TERMINAL:
-            return unfinished(job, waited=longest.total_seconds())
-        if job.status is not Status.COMPLETED:
-            return failed(job)
-        return self._shown(order, job)
+            job = services.intake.find(job_id, account_id=account_id)
+            if job.status not in TERMINAL:
+                return unfinished(job, waited=longest.total_seconds())
+            if job.status is not Status.COMPLETED:
+                return failed(job)
+            # Still in the place: ten images as base64 text are many megabytes.
+            return self._shown(order, job)
 
     def _candidates(self, order: Order, account_id: UUID) -> list[UUID]:
         once, fingerprint = order.once, order.fingerprint

@@ -13,9 +13,11 @@ from app.api.schemas import Bodies
 Json = dict[str, Any]
 
 _ABOUT: Final = """\
-Image jobs on your own machines. A request that makes images answers **202** at once with a job; ask for \
-that job until its `status` is `completed`, then download each result from its `url`. A result is deleted \
-at its `expiresAt` unless you persist it.
+Image jobs on your own machines, behind five APIs. **Realm AI Images** and **Jobs**, our own, answer with a \
+job at once: ask for it until its `status` is `completed`, then download each result from its `url`. \
+**ModelsLab realtime** waits a while for the images, **IMG Processing** and **OpenAI Images** until they are \
+there. Whatever made a job, **Jobs** lists it, shows how far it is, cancels and repeats it. Results are \
+deleted after a while, by default 24 hours, unless you persist them; those of IMG Processing stay.
 
 **Getting a key.** `darkroom keys create --account NAME` prints one, once; `darkroom up` makes the first \
 and says where it lies. Send it as `X-API-Key`, or enter it under *Authorize*.
@@ -145,7 +147,7 @@ def _operation(operation: Operation, bodies: Bodies) -> Json:
 def _body(operation: Operation, model: type[BaseModel], bodies: Bodies) -> Json:
     if not operation.uploads:
         content: Json = {"schema": bodies[model, "validation"]}
-        if operation.example:
+        if operation.example is not None:
             content["example"] = operation.example
         return {"application/json": content}
     encoding = {file.name: {"contentType": ", ".join(file.media_types)} for file in operation.uploads}

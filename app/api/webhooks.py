@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from app import webhooks
 from app.api import http
 from app.api.services import Services
+from app.api.strict import unknown_members
 from app.api.webhook_models import (
     WEBHOOK_PREFIX,
     DeliveriesQuery,
@@ -50,7 +51,6 @@ _ID: Final = re.compile(rf"{WEBHOOK_PREFIX}([0-9a-f]{{32}})")
 _DELIVERY_ID: Final = re.compile(rf"{MESSAGE_PREFIX}([0-9a-f]{{32}})")
 _MAX_BODY: Final = 16 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_REMEDY: Final = " Addresses inside the operator's network need an entry in DARKROOM_WEBHOOK_ALLOW."
 
 __all__ = ["OPERATIONS", "blueprint"]
 
@@ -78,11 +78,13 @@ def _add_endpoints(made: Blueprint, services: Services) -> None:
     @made.post("/v1/webhooks")
     def create() -> Response:
         wanted = _read(WebhookRequest, services)
+        with services.bodies.reading(http.caller().account_id):  # it looks a name up
+            url = _checked(wanted.url, services)
         registered = webhooks.register(
             database,
             services.vault,
             account_id=http.caller().account_id,
-            url=_checked(wanted.url, services),
+            url=url,
             form=Form(wanted.form),
             events=[Event(event) for event in wanted.events],
         )
@@ -209,9 +211,7 @@ def _query(model: type[M]) -> M:
 
 
 def _strictly(model: type[M], content: Mapping[str, Any]) -> M:
-    unknown = [name for name in content if name not in model.model_fields]
-    problems = [FieldProblem(field=name, message="is not known here; remove it") for name in unknown]
-    return http.parse(model, content, besides=problems)
+    return http.parse(model, content, besides=unknown_members(model.model_fields, content))
 
 
 def _checked(url: str, services: Services) -> str:
@@ -223,7 +223,7 @@ def _checked(url: str, services: Services) -> str:
     try:
         services.webhook_guard.check(checked)
     except (ForbiddenAddress, Unreachable) as error:
-        raise InvalidFields(FieldProblem(field="url", message=error.message + _REMEDY)) from None
+        raise InvalidFields(FieldProblem(field="url", message=error.message)) from None
     return checked
 
 

@@ -198,7 +198,7 @@ class Supervisor:
             return
         status = child.exit_status()
         if status is not None:
-            self._tell(child, Happened.DIED, took=child.age, detail=f"{_fate(status)}\n{child.last_words()}")
+            self._tell(child, Happened.DIED, took=child.age, detail=_why(status, child))
             self._schedule_restart(child)
         elif not child.is_ready:
             if child.program.ready():
@@ -238,6 +238,11 @@ class Supervisor:
 
     def _tell(self, child: Child, what: Happened, *, took: timedelta, detail: str = "") -> None:
         self._on_event(Event(name=child.program.name, what=what, took=took, detail=detail))
+
+
+def _why(status: int, child: Child) -> str:
+    """How it ended, and its last words, but for SIGKILL: what it said before has nothing to do with that."""
+    return _fate(status) if status == -signal.SIGKILL else f"{_fate(status)}\n{child.last_words()}"
 
 
 def _fate(status: int) -> str:

@@ -39,7 +39,7 @@ def run(state: Path, *, port: int, out: Console) -> None:
         start_everything(stack, port=port)
         url, key_file = f"http://{HOST}:{port}", state / KEY_FILE
         stack.supervisor.run_until_stopped(announce=lambda: _announce(out, url, key_file))
-        out.print("Stopping …")
+        out.print("Stopping … (Ctrl-C again: at once, unfinished jobs run at the next start)")
     out.print("Stopped.")
 
 

@@ -47,6 +47,7 @@ class AllowList:
     """
 
     def __init__(self, entries: Iterable[str], *, setting: str) -> None:
+        self.setting = setting
         self._entries = tuple(_parse(entry.strip().lower(), setting) for entry in entries)
 
     def covers(self, host: str, address: Address, port: int) -> bool:

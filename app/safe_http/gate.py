@@ -58,12 +58,19 @@ class Gate:
         uncovered = [address for address in found if not self.allow.covers(host, address, port)]
         if not found or not all(map(is_public, uncovered)):
             log.info("address_refused", purpose=self.purpose, host=host, port=port, found=[*map(str, found)])
-            raise ForbiddenAddress(retryable=not found)
+            raise ForbiddenAddress(self._why_not(), retryable=not found)
         if uncovered and not self.allow.opens(port):
             raise ForbiddenAddress(
-                f"Port {port} may not be used; use 80 or 443, or ask your Darkroom operator to allow it."
+                f"Port {port} may not be used; use 80 or 443, or ask your Darkroom operator to allow it with "
+                f"{self.allow.setting}."
             )
         return found
+
+    def _why_not(self) -> str:
+        return (
+            "This URL's host has no address that may be used; check its name. One inside the operator's "
+            f"network needs an entry in {self.allow.setting}: ask your Darkroom operator."
+        )
 
     def _look_up(self, host: str, port: int, *, seconds: float) -> tuple[Address, ...]:
         """Ask the resolver, in a thread of its own: nothing else ends the wait for a slow name server.

@@ -1,7 +1,7 @@
 """Where customers want to be told: endpoints made, listed, rotated and removed; deliveries sent once more."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -35,7 +35,7 @@ class Registered:
     """An endpoint, and its secret when that was made just now: it is shown this once."""
 
     endpoint: EndpointRow
-    secret: str | None
+    secret: str | None = field(repr=False)
 
 
 def endpoint_of_request(database: Database, vault: Vault, *, account_id: UUID, url: str, form: Form) -> UUID:

@@ -187,6 +187,7 @@ def test_keys_are_made_listed_and_revoked_while_it_runs(state: Path, tmp_path: P
 
         listed = darkroom("keys", "list", state=state).stdout
         (line,) = (line for line in listed.splitlines() if "spare" in line)
+        assert line.split()[1] == "shop"
         assert key not in listed
         revoked = darkroom("keys", "revoke", line.split()[0], state=state)
         assert revoked.returncode == 0, revoked.stderr

@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.storage import Storage
 from tests import rows
 from tests.conftest import Account
-from tests.drawing import drawing
+from tests.drawing import announce, drawing
 from tests.paced import Paced
 from tests.servers.processes import Process, Processes
 from tests.sse import Stream
@@ -26,6 +26,8 @@ from tests.waiting import eventually
 
 PLACES = 48
 """Three quarters of the 64 threads."""
+SHARE = 24
+"""Half of them, as many as one account may have."""
 POOL = 8
 """Most connections of a web process beside the one that listens."""
 MOMENT = timedelta(seconds=1.5)
@@ -145,6 +147,13 @@ def client(server: Server, account: Account, database: Database) -> Iterator[Cli
 
 
 @pytest.fixture
+def other(server: Server, stranger: Account, database: Database) -> Iterator[Client]:
+    made = Client(server, stranger, database, [])
+    yield made
+    made.end_all()
+
+
+@pytest.fixture
 def brisk(settings: Settings) -> Settings:
     """Settings of a worker that writes progress down twenty times a second."""
     return settings.model_copy(update={"progress_every": timedelta(seconds=0.05)})
@@ -154,6 +163,7 @@ def test_a_job_is_told_from_its_first_place_in_the_queue_to_its_outputs(
     client: Client, brisk: Settings, database: Database, storage: Storage
 ) -> None:
     painter = Paced(steps=4)
+    announce(database)
     job_id = client.submit()["id"]
     stream = client.watch(job_id)
     told = stream.until("queued")
@@ -278,31 +288,34 @@ def test_head_holds_no_place_and_strangers_see_nothing(client: Client, stranger:
     assert (other.status, nobody.status_code) == (404, 401)
 
 
-def test_forty_streams_cost_as_many_connections_as_one(client: Client) -> None:
+def test_forty_streams_cost_as_many_connections_as_one(client: Client, other: Client) -> None:
     """And they all hear of the end of their jobs."""
-    jobs = [client.submit()["id"] for _ in range(40)]
-    streams = [client.watch(jobs[0])]
-    streams[0].until("queued")
-    with_one = client.connections()
-    for job_id in jobs[1:]:
-        streams.append(client.watch(job_id))
+    jobs = [(who, who.submit()["id"]) for who in (client, other) for _ in range(20)]
+    streams = []
+    with_one = None
+    for who, job_id in jobs:
+        streams.append(who.watch(job_id))
         streams[-1].until("queued")
+        with_one = with_one or client.connections()
     with_forty = client.connections()
-    for job_id in jobs:
-        client.ask("DELETE", f"{JOBS}/{job_id}")
+    for who, job_id in jobs:
+        who.ask("DELETE", f"{JOBS}/{job_id}")
     ends = [list(stream.events())[-1].kind for stream in streams]
 
+    assert with_one is not None
     assert with_one["darkroom listen"] == with_forty["darkroom listen"] == 1
     assert with_forty["darkroom web"] <= POOL
     assert ends == ["cancelled"] * 40
 
 
 def test_beyond_the_places_a_stream_is_503_the_door_answers_and_who_leaves_makes_room(
-    client: Client,
+    client: Client, other: Client
 ) -> None:
     job_id = client.running_job()
     shown_id = f"job_{job_id.hex}"
-    streams = [client.watch(shown_id) for _ in range(PLACES)]
+    streams = [client.watch(shown_id) for _ in range(SHARE)]
+    shown_others = f"job_{other.running_job().hex}"
+    streams += [other.watch(shown_others) for _ in range(SHARE)]
     assert [stream.status for stream in streams] == [200] * PLACES
 
     refused = client.watch(shown_id)
@@ -334,11 +347,29 @@ def test_beyond_the_places_a_stream_is_503_the_door_answers_and_who_leaves_makes
 def test_all_places_are_free_again_when_the_streams_have_ended(client: Client) -> None:
     for _ in range(2):
         job_id = client.submit()["id"]
-        streams = [client.watch(job_id) for _ in range(PLACES)]
+        streams = [client.watch(job_id) for _ in range(SHARE)]
+        refused = client.watch(job_id)
         client.ask("DELETE", f"{JOBS}/{job_id}")
 
-        assert [stream.status for stream in streams] == [200] * PLACES
-        assert [list(stream.events())[-1].kind for stream in streams] == ["cancelled"] * PLACES
+        assert [stream.status for stream in streams] == [200] * SHARE
+        assert refused.status == 503
+        assert [list(stream.events())[-1].kind for stream in streams] == ["cancelled"] * SHARE
+
+
+def test_who_holds_all_places_of_an_account_keeps_no_other_account_from_waiting(
+    client: Client, other: Client
+) -> None:
+    mine, theirs = client.submit()["id"], other.submit()["id"]
+    streams = [client.watch(mine) for _ in range(SHARE)]
+
+    refused = client.watch(mine)
+    told = other.watch(theirs)
+    waited = other.ask("GET", f"{JOBS}/{theirs}", headers={"Prefer": "wait=1"})
+
+    assert [stream.status for stream in streams] == [200] * SHARE
+    assert (refused.status, told.status) == (503, 200)
+    assert told.until("queued")
+    assert waited.headers["Preference-Applied"] == "wait=1"
 
 
 def get_on(database: Database, job_id: UUID) -> None:
@@ -372,12 +403,12 @@ def cancelled(client: Client, job_id: str) -> bool:
     return client.ask("DELETE", f"{JOBS}/{job_id}").status_code == 200
 
 
-def test_thirty_waits_cost_one_listener_and_end_within_a_moment_of_their_jobs(client: Client) -> None:
-    jobs = [client.submit()["id"] for _ in range(30)]
-    with ThreadPoolExecutor(30) as pool:
+def test_twenty_waits_cost_one_listener_and_end_within_a_moment_of_their_jobs(client: Client) -> None:
+    jobs = [client.submit()["id"] for _ in range(20)]
+    with ThreadPoolExecutor(20) as pool:
         waits = [pool.submit(client.ask, "GET", f"{JOBS}/{job_id}?wait=50") for job_id in jobs]
         # As many more as there are places left: then all waits have begun.
-        streams = [client.watch(jobs[0]) for _ in range(PLACES - 30)]
+        streams = [client.watch(jobs[0]) for _ in range(SHARE - 20)]
         eventually(lambda: client.watch(jobs[0]).status == 503, within=20)
         while_waiting = client.connections()
         assert not any(wait.done() for wait in waits)
@@ -388,6 +419,6 @@ def test_thirty_waits_cost_one_listener_and_end_within_a_moment_of_their_jobs(cl
 
     assert while_waiting["darkroom listen"] == 1
     assert while_waiting["darkroom web"] <= POOL
-    assert [answer["status"] for answer in answers] == ["cancelled"] * 30
+    assert [answer["status"] for answer in answers] == ["cancelled"] * 20
     assert over - max(datetime.fromisoformat(answer["finished_at"]) for answer in answers) < MOMENT
     assert {list(stream.events())[-1].kind for stream in streams} == {"cancelled"}

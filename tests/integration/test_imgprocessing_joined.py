@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -140,7 +141,7 @@ def test_without_a_place_to_wait_in_nothing_is_written_down(house: House) -> Non
     flask = house.open(max_waits=1)
     person = house.person(flask)
 
-    with flask.extensions["darkroom"].waits.place():
+    with flask.extensions["darkroom"].waits.place(uuid4()):
         answer = imagine(person)
         upload = person.send(picture())
 

@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.storage import Storage
 from tests import rows
 from tests.conftest import Account
-from tests.drawing import drawing
+from tests.drawing import announce, drawing
 from tests.factories import picture
 from tests.submitter import JOBS, Submitter, problems, row_id, shown
 
@@ -45,7 +45,7 @@ def flask(base_settings: Settings) -> Iterator[Flask]:
 
 @pytest.fixture
 def owner(client: FlaskClient, database: Database, account: Account) -> Submitter:
-    del database  # emptied before the test
+    announce(database)
     return Submitter(client, account)
 
 

@@ -93,7 +93,7 @@ def test_a_wait_that_is_no_number_is_refused_before_anything_is_written(
 
 def test_a_wait_is_a_wish_while_all_places_are_taken(owner: Submitter, flask: Flask) -> None:
     waits = flask.extensions["darkroom"].waits
-    taken = [waits.place() for _ in range(waits.most)]
+    taken = [waits.place(owner.account.id) for _ in range(waits.most_of_one)]
     for place in taken:
         place.__enter__()
     try:
@@ -124,12 +124,12 @@ def test_a_silent_stream_sends_a_comment_once_in_a_while(owner: Submitter, flask
 
 def test_a_stream_takes_a_place_until_its_reader_is_gone(owner: Submitter, flask: Flask) -> None:
     waits, path = flask.extensions["darkroom"].waits, f"{JOBS}/{owner.made(prompt='a hill')['id']}/events"
-    free_before = waits._places._value
+    free_before = waits.free
 
     answer = owner.ask("GET", path, buffered=False)
     first = next(iter(answer.response))
-    free_while = waits._places._value
+    free_while = waits.free
     answer.close()
 
     assert first == b"retry: 2000\n\n"
-    assert (free_before, free_while, waits._places._value) == (waits.most, waits.most - 1, waits.most)
+    assert (free_before, free_while, waits.free) == (waits.most, waits.most - 1, waits.most)

@@ -318,7 +318,7 @@ def test_bodies_that_nobody_has_a_name_for_do_not_take_the_places_of_accounts(ma
     services = house.flask.extensions["darkroom"]
     headers = {"X-API-Key": house.account.key}
 
-    with services.bodies.reading(realtime.NOBODY):
+    with services.unnamed_bodies.reading(realtime.NOBODY):
         unnamed = house.post(TEXT2IMG, **body())
         named = house.client.post(TEXT2IMG, json=body(), headers=headers)
 

@@ -129,7 +129,7 @@ def test_when_the_wait_is_over_the_answer_is_processing(make: Make) -> None:
 def test_when_too_many_wait_the_answer_is_processing_at_once(make: Make) -> None:
     house = make(draws=False, sync_wait=timedelta(minutes=2), max_waits=1)
 
-    with house.flask.extensions["darkroom"].waits.place():
+    with house.flask.extensions["darkroom"].waits.place(house.account.id):
         answer = house.generate()
 
     assert answer["status"] == "processing"

@@ -421,7 +421,7 @@ def test_who_finds_no_place_to_wait_has_bought_nothing(
 ) -> None:
     flask = app_with(max_waits=1)
 
-    with flask.extensions["darkroom"].waits.place():
+    with flask.extensions["darkroom"].waits.place(account.id):
         answer = generate(flask.test_client(), account)
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")

@@ -122,7 +122,10 @@ def test_the_same_url_in_another_form_is_another_webhook(client: FlaskClient, ac
         ),
         (
             {"event": ["job.failed"], "x": 1},
-            {"event": "is not known here; remove it", "x": "is not known here; remove it"},
+            {
+                "event": "is not known here; did you mean events?",
+                "x": "is not known here; remove it. Known: url, form, events",
+            },
         ),
     ],
 )

@@ -43,8 +43,12 @@ def test_contradicting_settings_name_both(state: Path) -> None:
 
 
 def test_a_wrong_value_names_its_setting(state: Path) -> None:
-    with pytest.raises(SetupError, match="DARKROOM_RETENTION"):
-        settings.load(state, retention="soon")
+    for wrong in ("soon", "PT", "1e99"):
+        with pytest.raises(SetupError) as caught:
+            settings.load(state, retention=wrong)
+        assert caught.value.message == (
+            "DARKROOM_RETENTION: must be a number of seconds, or ISO 8601 such as PT24H"
+        )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from app.db import Database
 from app.settings import Settings
 from tests import rows
 from tests.conftest import Account
+from tests.drawing import announce
 
 PAIRS = sorted((Path(__file__).parent / "jobs").glob("*.json"))
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
@@ -176,6 +177,7 @@ def test_the_dialect_answers_as_written(
     path: Path, client: FlaskClient, account: Account, database: Database
 ) -> None:
     pair = json.loads(path.read_text())
+    announce(database)
     ids = given(pair["given"], database, account.id) if "given" in pair else {}
 
     answer = send(client, pair["request"], ids=ids, key=account.key)
