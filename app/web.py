@@ -28,7 +28,7 @@ from app.api import (
     realm,
     webhooks,
 )
-from app.api.ratelimit import Bodies, RateLimit, Streams
+from app.api.ratelimit import Bodies, RateLimit, Searches, Streams
 from app.api.services import Services
 from app.auth import KeyRing
 from app.db import bell, connect
@@ -105,6 +105,7 @@ def assemble(settings: Settings) -> tuple[Services, bell.Doorbell]:
         # One account's bodies, waits and streams are together fewer than the threads.
         bodies=Bodies(max(1, settings.web_threads // 4)),
         unnamed_bodies=Bodies(settings.web_threads // 2),
+        searches=Searches(_POOL // 4),
         streams=Streams(settings.web_threads // 2),
         waits=Waits(database, most=settings.max_waits or max(1, settings.web_threads * 3 // 4)),
         sources=Sources(settings, database=database, storage=storage, guard=safe_http.for_fetch(settings)),

@@ -15,6 +15,7 @@ from typing import Final
 import orjson
 from flask import Response
 
+from app.api import http
 from app.api.jobs_answers import delay_seconds, error_code, estimate, present
 from app.api.jobs_models import EventShown
 from app.api.services import Services
@@ -58,7 +59,7 @@ def answer(services: Services, job: JobRow, *, after: int, base_url: str, bodile
     if job.status in TERMINAL:
         with services.database.autocommit() as tx:
             if not history.timeline(tx, job.id, after=after):
-                return Response(status=204, headers={"Cache-Control": "no-store"})
+                return http.empty()
     made = Response(mimetype=MEDIA_TYPE, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     if bodiless:
         return made

@@ -364,6 +364,13 @@ def json_response(content: object, status: int = 200) -> Response:
     return answer
 
 
+def empty() -> Response:
+    """Give a 204 that claims no media type and that no cache keeps."""
+    answer = Response(status=204, headers={"Cache-Control": "no-store"})
+    del answer.headers["Content-Type"]
+    return answer
+
+
 def as_ours(error: http.HTTPException) -> DarkroomError:
     """Give our error for one that Flask raised by itself."""
     match error:

@@ -91,10 +91,11 @@ def _add_reading(made: Blueprint, services: Services) -> None:
     def list_jobs() -> Response:
         query = read_query(JobsQuery)
         before = None if query.before is None else _parse_cursor(query.before)
-        with services.database.autocommit() as tx:
+        account_id = http.caller().account_id
+        with services.searches.reading(account_id), services.database.autocommit() as tx:
             found = history.list_jobs(
                 tx,
-                account_id=http.caller().account_id,
+                account_id=account_id,
                 filters=_filters(query, services),
                 before=before,
                 limit=query.limit + 1,

@@ -66,7 +66,7 @@ def _add_reading(made: Blueprint, services: Services) -> None:
     def discard(output_id: str) -> Response:
         holder = services.enter(bearer=True)
         retention.discard(services.database, _parse_id(output_id), account_id=holder.account_id)
-        return Response(status=204, headers={"Cache-Control": "no-store"})
+        return http.empty()
 
 
 def _add_keeping(made: Blueprint, services: Services) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from flask import g
 
 from app.api import http
-from app.api.ratelimit import Bodies, RateLimit, Streams
+from app.api.ratelimit import Bodies, RateLimit, Searches, Streams
 from app.auth import KeyRing
 from app.db import Database
 from app.db.accounts import KeyHolder
@@ -32,6 +32,7 @@ class Services:
     rate_limit: RateLimit
     bodies: Bodies
     unnamed_bodies: Bodies
+    searches: Searches
     streams: Streams
     waits: Waits
     sources: Sources

@@ -98,10 +98,11 @@ OPERATIONS: Final = (
         "rotateWebhookSecret",
         "POST",
         "/v1/webhooks/{id}/rotate",
-        {200: WebhookMade, **_OF_ONE, **_WITH_BODY},
+        {200: WebhookMade, **_OF_ONE, **_WITH_BODY, 409: ErrorShown},
         summary="Get a new signing secret",
         description="Both secrets sign for `hours`, 24 by default, so that you can change the receiver in "
-        "peace. The URLs that requests named share one secret: rotating one rotates all of them.",
+        "peace; 409 while an earlier secret still has its time, unless `hours` is 0. The URLs that requests "
+        "named share one secret: rotating one rotates all of them.",
         parts=(_WEBHOOK,),
         request=RotateRequest,
         example={"hours": 24},

@@ -117,7 +117,7 @@ def _add_changes(made: Blueprint, services: Services) -> None:
     @made.delete("/v1/webhooks/<webhook_id>")
     def delete(webhook_id: str) -> Response:
         webhooks.delete(database, _parse_id(webhook_id), account_id=http.caller().account_id)
-        return Response(status=204)
+        return http.empty()
 
     @made.post("/v1/webhooks/<webhook_id>/enable")
     def enable(webhook_id: str) -> Response:
@@ -180,14 +180,16 @@ def _add_replays(made: Blueprint, services: Services) -> None:
         if wanted.since >= until:
             problem = FieldProblem(field="since", message="must be before `until`, which is now by default")
             raise InvalidFields(problem)
-        replayed = webhooks.replay_between(
-            database,
-            _parse_id(webhook_id),
-            account_id=http.caller().account_id,
-            since=wanted.since,
-            until=until,
-            status=None if wanted.status is None else DeliveryStatus(wanted.status),
-        )
+        account_id = http.caller().account_id
+        with services.searches.reading(account_id):
+            replayed = webhooks.replay_between(
+                database,
+                _parse_id(webhook_id),
+                account_id=account_id,
+                since=wanted.since,
+                until=until,
+                status=None if wanted.status is None else DeliveryStatus(wanted.status),
+            )
         return _shown(ReplayShown(replayed=replayed), 202)
 
     @made.post("/v1/deliveries/<delivery_id>/replay")

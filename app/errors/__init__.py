@@ -18,7 +18,8 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  │  ├─ JobCancelled
 │  │  ├─ TooManyWebhooks
 │  │  ├─ WebhookDisabled
-│  │  └─ StillDelivering
+│  │  ├─ StillDelivering
+│  │  └─ StillRotating
 │  ├─ Gone                         410
 │  ├─ BodyTooLarge                 413
 │  ├─ UnsupportedMedia             415
@@ -105,6 +106,7 @@ from app.errors.requests import (
     RateLimited,
     RequestError,
     StillDelivering,
+    StillRotating,
     StillRunning,
     TooLarge,
     TooManyWebhooks,
@@ -160,6 +162,7 @@ __all__ = [
     "SafetyDown",
     "SetupError",
     "StillDelivering",
+    "StillRotating",
     "StillRunning",
     "StillWorking",
     "StorageDown",

@@ -114,6 +114,12 @@ class StillDelivering(Conflict):
     code = "still_delivering"
 
 
+class StillRotating(Conflict):
+    """The secret of an earlier rotation still signs, as was promised; wait, or rotate with `hours` 0."""
+
+    code = "still_rotating"
+
+
 class JobCancelled(Conflict):
     """The job that was to make this was cancelled."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from app.domain.webhook import ENDS, DeliveryStatus, Event, Form, Scope, in_orde
 from app.errors import (
     ForbiddenAddress,
     StillDelivering,
+    StillRotating,
     TooManyWebhooks,
     UnknownDelivery,
     UnknownWebhook,
@@ -148,15 +149,26 @@ def rotate(
 ) -> Registered:
     """Give an endpoint a new secret; the one before signs too for as long as `keep`.
 
-    Of three secrets within that time only the newest two sign. The URLs that requests name share theirs.
+    The URLs that requests name share theirs.
+
+    Args:
+        keep: zero ends every secret before the new one, also one that was promised more time.
 
     Raises:
         UnknownWebhook: see `find`.
+        StillRotating: the secret before the present one was promised more time, and only two can sign.
     """
     secret = new_secret()
     with database.transaction() as tx:
         # Else a URL that is named for the first time meanwhile keeps the secret that the others just lost.
         rows.lock_endpoints_of(tx, account_id)
+        known = _known(rows.find_endpoint(tx, endpoint_id, account_id=account_id))
+        if keep and known.previous_until is not None:
+            raise StillRotating(
+                "The secret before the present one signs until "
+                f"{known.previous_until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}, as it was promised; wait, or "
+                "send hours: 0 to have only the new one sign."
+            )
         sealed = vault.encrypt(secret)
         if not rows.rotate(tx, endpoint_id, account_id=account_id, secret=sealed, keep=keep):
             raise UnknownWebhook

@@ -178,13 +178,15 @@ def test_a_job_is_told_from_its_first_place_in_the_queue_to_its_outputs(
     kinds = [event.kind for event in told]
     assert kinds[:3] == ["queued", "processing", "stage"]
     assert kinds[-1] == "completed"
-    assert [event.data["step"] for event in told if event.kind == "progress"][:3] == [1, 2, 3]
+    # A look between the provider's two calls can tell the share alone.
+    steps = [event.data for event in told if event.kind == "progress" and "step" in event.data]
+    assert [data["step"] for data in steps][:3] == [1, 2, 3]
     assert [event.data["stage"] for event in told if event.kind == "stage"][:2] == ["loading", "generating"]
     queued, processing, completed = told[0].data, told[1].data, told[-1].data
     assert (queued["position"], queued["reason"], queued["attempt"]) == (1, "submitted", 0)
     assert queued["estimated_completion"] > queued["at"]
     assert (processing["reason"], processing["attempt"]) == ("claimed", 1)
-    assert all(event.data["steps"] == 4 for event in told if event.kind == "progress")
+    assert all(data["steps"] == 4 for data in steps)
     assert completed["job"] == client.of(client.ask("GET", f"{JOBS}/{job_id}"))
     assert requests.get(completed["job"]["outputs"][0]["url"], timeout=10).status_code == 200
     assert stream.retry == 2000

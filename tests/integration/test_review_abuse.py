@@ -299,6 +299,25 @@ def test_who_does_not_read_his_images_keeps_nobody_elses_from_being_sent(
     assert client.get(mine).status_code == 200
 
 
+def test_who_searches_his_history_leaves_connections_to_postgres_to_others(
+    client: FlaskClient, account: Account, stranger: Account
+) -> None:
+    searches = client.application.extensions["darkroom"].searches
+    mine, theirs = Submitter(client, account), Submitter(client, stranger)
+    job_id = mine.made(prompt="a hill")["id"]
+
+    with searches.reading(account.id), searches.reading(account.id):
+        refused = mine.ask("GET", f"{JOBS}?provider=nobody")
+        found = mine.job(job_id)
+        listed = theirs.ask("GET", JOBS)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    assert shown(refused, 429)["error"]["message"].startswith("This account already searches its history")
+    assert found["id"] == job_id
+    assert listed.status_code == 200
+    assert mine.ask("GET", f"{JOBS}?provider=nobody").status_code == 200
+
+
 def by_modelslab(url: str, account: Account) -> dict[str, Any]:
     return {"path": IMG2IMG, "json": {"key": account.key, "prompt": "x", "init_image": url}}
 

@@ -174,7 +174,12 @@ def test_a_private_image_is_behind_no_form_of_its_url(
         f"{base[:-2]}-00.png",
         f"/{path}",
     )
-    headers = ({}, {"Range": "bytes=0-9"}, {"If-None-Match": f'"{SHA}"'}, account.headers)
+    headers: tuple[dict[str, str], ...] = (
+        {},
+        {"Range": "bytes=0-9"},
+        {"If-None-Match": f'"{SHA}"'},
+        account.headers,
+    )
 
     def answers() -> set[int]:
         return {

@@ -283,6 +283,8 @@ def test_a_rotation_shows_the_new_secret_and_how_long_the_old_one_lives(
     for secret in (made["secret"], rotated["secret"]):
         Webhook(secret).verify(one.body, one.headers)
     assert rotated["previous_secret_until"] is not None
+    # The first secret was promised its time, and only two can sign.
+    assert "hours: 0" in shown(client.post(at, headers=account.headers), 409)["error"]["message"]
     at_once = shown(client.post(at, json={"hours": 0}, headers=account.headers), 200)
     assert at_once["previous_secret_until"] is None
 
