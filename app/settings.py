@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     max_waits: int | None = Field(
         None,
         ge=1,
-        description="Requests of a web process that may wait for a job or hold an event stream at a time; "
-        "default: three quarters of its threads",
+        description="Requests of a web process that may wait for a job or hold an event stream at a time, "
+        "half of them by one account; default: three quarters of its threads",
     )
     sync_wait: Seconds = Field(
         timedelta(seconds=25),

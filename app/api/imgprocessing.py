@@ -140,7 +140,7 @@ def _imagine(services: Services) -> Response:
     )
     once = imgprocessing_making.once_for("imagine", [wished.model_dump_json().encode()])
     try:
-        return _made(imgprocessing_making.make(services, lambda: wish, once), services)
+        return _made(imgprocessing_making.make(services, lambda: wish, once, images=0), services)
     except UnknownModel:
         message = f"{wished.model!r} is not in this installation's catalogue; leave it out for the default"
         raise InvalidFields(FieldProblem(field="model", message=message)) from None

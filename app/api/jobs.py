@@ -145,7 +145,7 @@ def _submit(services: Services) -> tuple[UUID, bool]:
     known = _first_use(once, services) if once is not None and asked.names_images else None
     if known is not None:
         return known, True
-    with services.bodies.reading(account_id, places=asked.images):
+    with services.bodies.reading(account_id, places=asked.addresses):
         accepted = services.intake.submit(
             wish_of(asked, services), account_id=account_id, dialect=_DIALECT, once=once
         )

@@ -71,10 +71,11 @@ class Asked:
         return self.request.image is not None
 
     @property
-    def images(self) -> int:
-        """How many images, at least 1."""
-        named = (self.request.image, self.request.mask_image, *(self.request.watermarks or ()))
-        return max(1, sum(each is not None for each in named))
+    def addresses(self) -> int:
+        """How many images must be had, and hosts looked up, before it can become a wish."""
+        request = self.request
+        named = (request.image, request.mask_image, *(request.watermarks or ()), request.webhook)
+        return sum(each is not None for each in named)
 
 
 def ask(content: dict[str, Any], *, longest: timedelta) -> Asked:

@@ -105,7 +105,7 @@ def _accept(verb: Verb, family: Family, services: Services, wishes: Wishes) -> t
     once = http.read_once(request, endpoint=f"modelslab {family.name} {verb}", parts=parts)
     job_id = _first_use(once, services)
     if job_id is None:
-        with services.bodies.reading(http.caller().account_id):
+        with services.bodies.reading(http.caller().account_id, places=wished.addresses):
             wish = wishes.of(wished, VERBS[verb], family)
         job_id = wishes.submit(wish, once)
     return job_id, not wished.instant_response

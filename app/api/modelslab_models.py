@@ -147,6 +147,12 @@ class TextToImage(Request):
         Field(description="Model, on /api/v6/images alone; default: the operator's choice"),
     ] = None
 
+    @property
+    def addresses(self) -> int:
+        """How many images must be had, and hosts looked up, before it can become a wish."""
+        named = (self.webhook, getattr(self, "init_image", None), getattr(self, "mask_image", None))
+        return sum(each is not None for each in named)
+
 
 class ImageToImage(TextToImage):
     """Body of img2img."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from app import web
 from app.db import Database
+from app.domain.spec import JobSpec
 from app.settings import Settings
 from app.storage import Storage
 from tests import rows
@@ -103,8 +104,9 @@ def test_every_member_of_the_spec_and_every_term_reaches_the_row(door: Submitter
     job = door.made(**named, **terms)
 
     row = rows.job(database, row_id(job["id"]))
+    spec = JobSpec.model_validate(row.spec)
     for name in set(named) - {"operation", "model", "image", "mask_image"}:
-        assert row.spec[name] == named[name], name
+        assert getattr(spec, name) == named[name], name
     assert (row.operation, row.model, row.dialect) == ("inpaint", "sketch", "jobs")
     assert (row.spec["image"]["width"], row.spec["mask_image"]["height"]) == (40, 30)
     assert (row.track_id, row.priority, row.retain_seconds) == ("order-1138", -10, 3600)
