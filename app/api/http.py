@@ -330,6 +330,11 @@ def read_once(incoming: Request, *, endpoint: str, parts: Sequence[bytes]) -> On
     return Once(endpoint=room, key=key, request_sha256=content.digest())
 
 
+def is_address(text: str) -> bool:
+    """Whether a text that names an image is a URL, and not the image itself as base64 text."""
+    return text.lstrip()[: len("https://")].lower().startswith(("http://", "https://"))
+
+
 def header_key(*, bearer: bool) -> str | None:
     """Give the API key of the X-API-Key header, or also of `Authorization: Bearer` where `bearer` is set."""
     key = request.headers.get("X-API-Key")

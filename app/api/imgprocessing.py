@@ -52,6 +52,8 @@ OPERATIONS: Final = imgprocessing_operations.OPERATIONS
 SIDE: Final = 1024
 """Width and height of what imagine draws."""
 _IMAGE: Final = f"{PATH}/<image:shown>"
+_BYTES_OF_A_PLACE: Final = 8 * 1024 * 1024
+"""Bytes of images to be changed that count for one body: one image can have 48 MB, and a change takes six."""
 _NOT_OFFERED: Final = ("classify", "visualize", "extract-formatted-text")
 _KINDS: Final = "https://docs.img-processing.com/errors/"
 """How its errors' types begin: clients know not-found by its URL."""
@@ -140,7 +142,7 @@ def _imagine(services: Services) -> Response:
     )
     once = imgprocessing_making.once_for("imagine", [wished.model_dump_json().encode()])
     try:
-        return _made(imgprocessing_making.make(services, lambda: wish, once, images=0), services)
+        return _made(imgprocessing_making.make(services, lambda: wish, once), services)
     except UnknownModel:
         message = f"{wished.model!r} is not in this installation's catalogue; leave it out for the default"
         raise InvalidFields(FieldProblem(field="model", message=message)) from None
@@ -163,7 +165,7 @@ def _create(origins: Origins, services: Services) -> Response:
         return _wish_to_import(found, wished.name, services)
 
     once = imgprocessing_making.once_for("create", [wished.model_dump_json().encode()])
-    return _made(imgprocessing_making.make(services, wish, once), services)
+    return _made(imgprocessing_making.make(services, wish, once, places=1), services)
 
 
 def _upload(services: Services) -> Response:
@@ -213,7 +215,9 @@ def _change(kind: str, services: Services, shown: str) -> Response:
         )
 
     once = imgprocessing_making.once_for(kind, [shown.encode(), wished.model_dump_json().encode()])
-    return _made(imgprocessing_making.make(services, wish, once, images=1 + len(marks)), services)
+    size = source.size + sum(mark.size for _, mark in marks)
+    row = imgprocessing_making.make(services, wish, once, places=size // _BYTES_OF_A_PLACE)
+    return _made(row, services)
 
 
 def _marks_of(wished: ChangeRequest, services: Services) -> list[tuple[str, OutputRow]]:

@@ -81,12 +81,12 @@ def once_for(operation: str, parts: Sequence[bytes]) -> Once:
     )
 
 
-def make(services: Services, wish: Callable[[], Wish], once: Once, *, images: int = 1) -> OutputRow:
+def make(services: Services, wish: Callable[[], Wish], once: Once, *, places: int = 0) -> OutputRow:
     """Have an image made and give it.
 
     Args:
         wish: reads the inputs; called once there is a place to wait in.
-        images: how many it reads.
+        places: of those that the account has for bodies, how many reading them takes.
 
     Raises:
         Busy, RateLimited: as many wait, or read images, as may; nothing was written down.
@@ -98,7 +98,7 @@ def make(services: Services, wish: Callable[[], Wish], once: Once, *, images: in
     account_id = http.caller().account_id
     end = time.monotonic() + min(_PATIENCE, services.settings.longest_wait).total_seconds()
     with services.waits.place(account_id):
-        with services.bodies.reading(account_id, places=images):
+        with services.bodies.reading(account_id, places=places):
             accepted = _submit(services, wish(), once, account_id=account_id)
         left = timedelta(seconds=max(0.0, end - time.monotonic()))
         services.waits.until_ended(accepted.job_id, timeout=left)

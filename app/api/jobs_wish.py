@@ -72,10 +72,11 @@ class Asked:
 
     @property
     def addresses(self) -> int:
-        """How many images must be had, and hosts looked up, before it can become a wish."""
+        """How many images must be fetched or read, and hosts looked up, before it can become a wish."""
         request = self.request
-        named = (request.image, request.mask_image, *(request.watermarks or ()), request.webhook)
-        return sum(each is not None for each in named)
+        images = (request.image or "", request.mask_image or "", *(request.watermarks or ()))
+        slow = (isinstance(image, OutputNamed) or http.is_address(image) for image in images)
+        return sum(slow) + (request.webhook is not None)
 
 
 def ask(content: dict[str, Any], *, longest: timedelta) -> Asked:

@@ -149,9 +149,9 @@ class TextToImage(Request):
 
     @property
     def addresses(self) -> int:
-        """How many images must be had, and hosts looked up, before it can become a wish."""
-        named = (self.webhook, getattr(self, "init_image", None), getattr(self, "mask_image", None))
-        return sum(each is not None for each in named)
+        """How many images must be fetched, and hosts looked up, before it can become a wish."""
+        images = (getattr(self, "init_image", ""), getattr(self, "mask_image", ""))
+        return sum(map(http.is_address, images)) + (self.webhook is not None)
 
 
 class ImageToImage(TextToImage):

@@ -190,8 +190,7 @@ def _yes(value: bool | None) -> str:  # noqa: FBT001 - the value to be told
 
 def _url_only(text: str) -> str | None:
     """A link is told again; an image that was sent as text is not."""
-    text = text.strip()
-    return text if text[: len("https://")].lower().startswith(("http://", "https://")) else None
+    return text.strip() if http.is_address(text) else None
 
 
 def _refused(field: str, message: str) -> InvalidFields:

@@ -114,7 +114,7 @@ class Bodies:
         """Count a body, or the images of one, while they come.
 
         Args:
-            places: for how many it counts, at most for all; 0 for what names no image and no host.
+            places: for how many it counts, at most for all; 0 for what need not be fetched.
 
         Raises:
             RateLimited: the account already sends as many as it may.
