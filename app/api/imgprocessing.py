@@ -165,7 +165,7 @@ def _create(origins: Origins, services: Services) -> Response:
         return _wish_to_import(found, wished.name, services)
 
     once = imgprocessing_making.once_for("create", [wished.model_dump_json().encode()])
-    return _made(imgprocessing_making.make(services, wish, once, places=1), services)
+    return _made(imgprocessing_making.make(services, wish, once), services)
 
 
 def _upload(services: Services) -> Response:

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 import requests
+from flask.testing import FlaskClient
 
+from app.api.imgprocessing_ids import image_id
+from app.db import Database
 from app.settings import Settings
+from app.storage import Storage
+from tests import rows
 from tests.conftest import Account
 from tests.realtime import REALTIME, body
 from tests.servers.processes import Processes
+from tests.shelf import Shelf
 from tests.submitter import JOBS
 
 CLIENTS, EACH = 60, 8
@@ -47,3 +53,22 @@ def test_nobody_of_a_crowd_is_refused(
         told = Counter(each for statuses in pool.map(send_all, range(CLIENTS)) for each in statuses)
 
     assert told == {status: CLIENTS * EACH}
+
+
+def test_changes_of_huge_images_are_few_at_a_time(
+    client: FlaskClient, account: Account, database: Database, storage: Storage
+) -> None:
+    """Each holds its images until they are written down as inputs: up to six of 48 MB."""
+    _, output_id = Shelf(database, storage, account).put(access="private", name="huge")
+    rows.execute(database, "UPDATE outputs SET size = 48 * 1024 * 1024")
+    bodies = client.application.extensions["darkroom"].bodies
+    path = f"/v1/images/{image_id(output_id)}"
+
+    with bodies.reading(account.id, places=11):
+        huge = client.post(f"{path}/blur", json={}, headers=account.headers)
+        rows.execute(database, "UPDATE outputs SET size = 1000")
+        small = client.post(f"{path}/blur", json={}, headers=account.headers)
+
+    assert (huge.status_code, huge.headers["Retry-After"]) == (429, "1")
+    assert small.status_code == 415  # what lies there is no image
+    assert rows.query(database, "SELECT count(*) AS jobs FROM jobs WHERE operation = 'blur'")[0].jobs == 0
