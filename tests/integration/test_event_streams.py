@@ -165,6 +165,11 @@ def test_a_job_is_told_from_its_first_place_in_the_queue_to_its_outputs(
     painter = Paced(steps=4)
     announce(database)
     job_id = client.submit()["id"]
+    # The web process believes for up to two seconds that nobody works.
+    eventually(
+        lambda: client.of(client.ask("GET", f"{JOBS}/{job_id}"))["estimated_completion"] is not None,
+        within=10,
+    )
     stream = client.watch(job_id)
     told = stream.until("queued")
     with drawing(brisk, database, storage, provider=lambda _: painter):
