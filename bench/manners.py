@@ -36,7 +36,7 @@ def examine(house: House, *, server: str, application: str) -> dict[str, str]:
     with program:
         for question, check in _GENTLE.items():
             # mypy cannot infer a lambda whose defaults bind the loop's variables.
-            answers[question] = _answer(lambda check=check, port=port: check(house, port))  # type: ignore[misc]
+            answers[question] = _answer(lambda check=check, port=port: check(house, port))  # type: ignore[misc]  # lambda
     for question, fatal in _FATAL.items():
         program, port = started()
         with program:

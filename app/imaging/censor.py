@@ -125,6 +125,6 @@ def _stripes(image: Image.Image) -> Image.Image:
     """Give diagonal stripes, dark where the picture is light and light where it is dark."""
     rows, columns = np.indices((image.height, image.width))
     sheet = np.zeros((image.height, image.width, 4), np.uint8)
-    sheet[..., :3] = np.where(np.asarray(image.convert("L")) < 128, 255, 0)[..., np.newaxis]  # noqa: PLR2004
+    sheet[..., :3] = np.where(np.asarray(image.convert("L")) < 128, 255, 0)[..., np.newaxis]  # noqa: PLR2004 - middle grey
     sheet[..., 3] = np.where((rows + columns) % _STRIPE < _STRIPE // 2, _STAMP_ALPHA, 0)
     return Image.fromarray(sheet)

@@ -49,12 +49,12 @@ def _lit(levels: Floats, modulate: Modulate) -> Floats:
 
 def _linear(levels: Floats) -> Floats:
     """Give the light that a level stands for; IEC 61966-2-1, as https://www.w3.org/TR/css-color-4/#color-conversion-code."""
-    return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004
+    return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004 - sRGB
 
 
 def _encoded(light: Floats) -> Floats:
     """Undo `_linear`."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)  # noqa: PLR2004 - sRGB
 
 
 def _table(levels: Floats) -> list[int]:

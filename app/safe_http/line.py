@@ -105,7 +105,7 @@ def dial(address: Address, port: int, *, meter: Meter, patience: float) -> Line:
         OSError: nobody there, or no way there.
         ForbiddenAddress: who answered has another address; nothing was sent.
     """
-    line = Line(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)  # noqa: PLR2004
+    line = Line(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)  # noqa: PLR2004 - IPv4
     try:
         line.settimeout(meter.seconds_left(at_most=patience))
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -39,7 +39,7 @@ def test_a_live_key_never_gets_the_job_of_a_test_key(
             "/v1/images/generate",
             json={"modelId": "sketch", "prompt": "a hill"},
             headers={"X-API-Key": key, "Idempotency-Key": "order-17"},
-        ).json["jobId"]  # type: ignore[index]
+        ).json["jobId"]  # type: ignore[index]  # a JSON answer
         for key in (test_key.key, account.key, account.key)
     ]
     assert made[0] != made[1] == made[2]
