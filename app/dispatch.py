@@ -16,9 +16,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from app.broker import UPKEEP, WEBHOOKS, Broker
-from app.db import Database, bell, jobs, queues
+from app.db import Database, bell, jobs, queues, upstreams
+from app.domain.breaker import room
 from app.domain.catalog import Catalog
 from app.errors import BrokerDown, DatabaseDown, Unavailable
 from app.log import get_logger
@@ -53,6 +55,7 @@ class Relay:
         self._database = database
         self._broker = broker
         self._queues = catalog.queues()
+        self._upstreams = {upstream.queue: upstream for upstream in catalog.upstreams}
         self._outbox = Outbox(settings, database, broker)
         self._next_check = 0.0
         self._rescue_from = 0.0
@@ -96,8 +99,7 @@ class Relay:
         return Pass(released=sum(counts), more=batch in counts, wait=wait)
 
     def _release(self, queue: str, batch: int) -> int:
-        with self._database.autocommit() as tx:
-            job_ids = queues.release(tx, queue, batch=batch)
+        job_ids = self._mark(queue, batch)
         if not job_ids:
             return 0
         try:
@@ -108,6 +110,17 @@ class Relay:
             raise
         log.debug("jobs_released", queue=queue, jobs=len(job_ids))
         return len(job_ids)
+
+    def _mark(self, queue: str, batch: int) -> list[UUID]:
+        upstream = self._upstreams.get(queue)
+        if upstream is None:
+            with self._database.autocommit() as tx:
+                return queues.release(tx, queue, batch=batch)
+        # Its row is kept until the jobs are marked, so that relays together stay within its limits.
+        with self._database.transaction() as tx:
+            condition = upstreams.locked(tx, upstream.name, calls_per_minute=upstream.calls_per_minute)
+            free = room(condition, concurrency=upstream.concurrency, occupied=queues.occupied(tx, queue))
+            return queues.release(tx, queue, batch=min(batch, free)) if free else []
 
     def check_now_and_then(self) -> None:
         """Rescue and repair, at most once per `relay_poll`."""

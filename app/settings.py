@@ -148,8 +148,28 @@ class Settings(BaseSettings):
     )
     safety_url: str | None = Field(
         None,
+        pattern="^https?://[^/]",
         description="HTTP service that looks at images for jobs that ask for a safety check; default: none, "
         "and then no image is called checked",
+    )
+    safety_folder: Path | None = Field(
+        None,
+        description="Folder of the model that does so instead: a diffusers safety checker, or an image "
+        "classifier of transformers with DARKROOM_SAFETY_LABELS",
+    )
+    safety_labels: Entries = Field(
+        (), description="Labels of that classifier for which an image is flagged, comma-separated: `nsfw`"
+    )
+    safety_threshold: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Probability of these labels, all together, from which on an image is flagged",
+    )
+    safety_required: bool = Field(
+        False,
+        description="Where nobody looks at images: whether a job that asks for a check fails with "
+        "`safety_unavailable`, or gets its images unchecked and told so",
     )
     max_retention: PositiveSeconds = Field(
         timedelta(days=365), description="Longest `retain_seconds` a request may name"
@@ -176,6 +196,23 @@ class Settings(BaseSettings):
     )
     webhook_timeout: PositiveSeconds = Field(
         timedelta(seconds=15), description="How long a webhook's receiver may take to answer"
+    )
+
+    # Upstream providers
+    upstream_keys: SecretStr | None = Field(
+        None,
+        description="Keys of the catalogue's upstreams, comma-separated: `openai=sk-…, modelslab=…`; they "
+        "are kept nowhere else",
+    )
+    upstream_allow: Entries = Field(
+        (),
+        description="What upstreams' image URLs may reach beside public hosts on ports 80 and 443, and "
+        "beside the upstream's own host; form as in DARKROOM_FETCH_ALLOW",
+    )
+    unservable_after: Seconds = Field(
+        timedelta(hours=1),
+        description="How long a job may wait while no live worker or provider can draw its model, before it "
+        "fails with `unservable`; 0 refuses it at the door",
     )
 
     # Jobs
@@ -214,6 +251,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record")
     log_format: Literal["console", "json"] = Field("console", description="json for machines")
 
+    # Tests
+    failpoints: Entries = Field(
+        (), description="For fault tests: points of the code at which the process kills itself"
+    )
+
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         if self.lease >= self.job_deadline:
@@ -221,7 +263,28 @@ class Settings(BaseSettings):
                 f"DARKROOM_LEASE ({self.lease}) must be shorter than "
                 f"DARKROOM_JOB_DEADLINE ({self.job_deadline})"
             )
+        if self.safety_url and self.safety_folder:
+            raise ValueError("set only one of DARKROOM_SAFETY_URL and DARKROOM_SAFETY_FOLDER")
+        if not self.safety_folder and {"safety_labels", "safety_threshold"} & self.model_fields_set:
+            raise ValueError(
+                "DARKROOM_SAFETY_LABELS and DARKROOM_SAFETY_THRESHOLD are about the model in "
+                "DARKROOM_SAFETY_FOLDER, which is not set"
+            )
+        if "" in {*self.keys_of_upstreams, *self.keys_of_upstreams.values()}:
+            raise ValueError("DARKROOM_UPSTREAM_KEYS must be name=key, with commas in between")
         return self
+
+    @property
+    def keys_of_upstreams(self) -> dict[str, str]:
+        """The key of each upstream by its name."""
+        given = self.upstream_keys.get_secret_value() if self.upstream_keys else ""
+        pairs = (entry.partition("=") for entry in given.split(",") if entry.strip())
+        return {name.strip(): key.strip() for name, _, key in pairs}
+
+    @property
+    def checks_safety(self) -> bool:
+        """Whether anybody is configured who looks at images for jobs that ask for it."""
+        return self.safety_url is not None or self.safety_folder is not None
 
     @property
     def heartbeat(self) -> timedelta:

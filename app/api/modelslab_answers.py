@@ -117,7 +117,7 @@ class Presenter:
 
     def _queued(self, job: JobRow) -> RealtimeQueued:
         asked = bool(job.spec.get("safety_checker"))
-        checked = asked and self._services.settings.safety_url is not None
+        checked = asked and self._services.settings.checks_safety
         number = self._number(job)
         return RealtimeQueued(
             status="processing",

@@ -50,7 +50,7 @@ class Wishes:
         images = self._images(wished)
         width, height = _size(wished, operation, model, images.get("image"))
         settings = self._services.settings
-        looks = family.checks and settings.safety_url is not None
+        looks = family.checks and settings.checks_safety
         return Wish(
             operation=operation,
             model=model.id,

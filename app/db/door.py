@@ -24,6 +24,7 @@ class NewJob:
     Attributes:
         numbered: whether its dialect shows an integer id, which the statement then draws.
         retain_seconds: how long its outputs are served; None means the installation's retention.
+        routed: why it does not go to its model's first target, JSON text for its first event; None: it does.
     """
 
     id: UUID
@@ -36,6 +37,9 @@ class NewJob:
     spec: str
     output_prefix: UUID
     max_attempts: int
+    target_model: str | None = None
+    batch_key: str | None = None
+    routed: str | None = None
     priority: int = 0
     test: bool = False
     numbered: bool = False
@@ -71,6 +75,8 @@ COLUMNS: Final = {
     "model": "text",
     "provider": "text",
     "queue": "text",
+    "target_model": "text",
+    "batch_key": "text",
     "spec": "jsonb",
     "output_prefix": "uuid",
     "max_attempts": "int",
@@ -94,8 +100,8 @@ _VALUES: Final = "'queued', CASE WHEN %(numbered)s THEN nextval('job_numbers') E
 )
 _EVENT: Final = f"""
 event AS (
-    INSERT INTO job_events (job_id, to_status, attempt, reason)
-    SELECT id, 'queued', 0, '{Reason.SUBMITTED}' FROM job
+    INSERT INTO job_events (job_id, to_status, attempt, reason, detail)
+    SELECT id, 'queued', 0, '{Reason.SUBMITTED}', %(routed)s::jsonb FROM job
 )"""
 _INPUTS: Final = """
 input AS (

@@ -9,6 +9,7 @@ transaction of its own and costs one round trip.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,20 +50,31 @@ class Claim:
     max_attempts: int
     provider: str
     model: str
+    target_model: str | None
+    queue: str
+    batch_key: str | None
+    tried: list[str]
     spec: dict[str, Any]
     output_prefix: UUID
     storage_target_id: UUID | None
     echo: dict[str, Any] | None
 
 
+CLAIMED: Final = (
+    "id AS job_id, account_id, created_at, attempt, failures, max_attempts, provider, model, target_model, "
+    "queue, batch_key, tried, spec, output_prefix, storage_target_id, echo"
+)
+"""The columns of a `Claim`."""
+TAKE: Final = (
+    "status = 'processing', attempt = attempt + 1, started_at = now(), progress = 0, "
+    "lease_owner = %(worker)s, lease_until = now() + %(lease)s, deadline_at = now() + %(deadline)s"
+)
 _CLAIM: Final = f"""
 WITH claimed AS (
-    UPDATE jobs SET status = 'processing', attempt = attempt + 1, started_at = now(), progress = 0,
-           lease_owner = %(worker)s, lease_until = now() + %(lease)s, deadline_at = now() + %(deadline)s
+    UPDATE jobs SET {TAKE}
     WHERE id = %(job_id)s AND status IN {FROM_TO_PROCESSING} AND run_at <= now()
           AND cancel_requested_at IS NULL
-    RETURNING id AS job_id, account_id, created_at, attempt, failures, max_attempts, provider, model, spec,
-              output_prefix, storage_target_id, echo
+    RETURNING {CLAIMED}
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker)
     SELECT job_id, 'queued', 'processing', attempt, '{Reason.CLAIMED}', %(worker)s FROM claimed
@@ -136,7 +148,7 @@ def heartbeat(tx: Connection, held: Sequence[Held], *, lease: timedelta) -> dict
 _COMPLETE: Final = f"""
 WITH won AS (
     UPDATE jobs SET status = 'completed', finished_at = now(), progress = 1, error_code = NULL,
-           error_message = NULL, {_UNLEASED}
+           error_message = NULL, warnings = %(warnings)s::jsonb, cost = coalesce(cost, %(cost)s), {_UNLEASED}
     WHERE id = %(job_id)s AND status IN {FROM_TO_COMPLETED} AND attempt = %(attempt)s
     RETURNING id, account_id, attempt, name, test, access,
               now() + coalesce(make_interval(secs => retain_seconds), %(retention)s) AS expires_at,
@@ -174,6 +186,8 @@ def settle_completed(
     outputs: Sequence[dict[str, object]],
     retention: timedelta,
     detail: dict[str, object],
+    warnings: Sequence[str] = (),
+    cost: Decimal | None = None,
 ) -> bool:
     """Make an attempt's outputs the job's, visible from this statement on; False when the job moved on.
 
@@ -183,6 +197,8 @@ def settle_completed(
             An image whose copy is still pending is kept by us until it has succeeded.
         retention: how long they are served unless persisted, or unless the job says otherwise.
         detail: kept with the event, for instance seconds per stage.
+        warnings: sentences for the customer.
+        cost: what it cost, unless that was written down while it ran.
     """
     parameters = {
         "job_id": job_id,
@@ -191,6 +207,8 @@ def settle_completed(
         "outputs": to_json(outputs),
         "retention": retention,
         "detail": to_json(detail),
+        "warnings": to_json(list(warnings)) if warnings else None,
+        "cost": cost,
     }
     return bool(tx.exec_driver_sql(_COMPLETE, parameters).scalar_one())
 
@@ -199,6 +217,7 @@ def settle_completed(
 # had to wait for, and such a job was queued for ever, as nobody may claim what is to be cancelled.
 _DUE_AGAIN: Final = "%(to_status)s = 'queued' AND cancel_requested_at IS NULL"
 _CANCELLED_INSTEAD: Final = "%(to_status)s = 'queued' AND cancel_requested_at IS NOT NULL"
+_MOVED: Final = f"%(provider)s::text IS NOT NULL AND {_DUE_AGAIN}"
 _END: Final = f"""
 WITH ended AS (
     UPDATE jobs SET status = CASE WHEN {_CANCELLED_INSTEAD} THEN 'cancelled' ELSE %(to_status)s END,
@@ -207,6 +226,12 @@ WITH ended AS (
            finished_at = CASE WHEN {_DUE_AGAIN} THEN NULL ELSE now() END,
            run_at = CASE WHEN {_DUE_AGAIN} THEN now() + %(delay)s ELSE run_at END,
            dispatched_at = CASE WHEN {_DUE_AGAIN} THEN NULL ELSE dispatched_at END,
+           provider = CASE WHEN {_MOVED} THEN %(provider)s ELSE provider END,
+           queue = CASE WHEN {_MOVED} THEN %(queue)s ELSE queue END,
+           target_model = CASE WHEN {_MOVED} THEN %(target_model)s ELSE target_model END,
+           tried = CASE WHEN {_MOVED} THEN tried || (provider || '/' || coalesce(target_model, ''))
+                        ELSE tried END,
+           batch_key = CASE WHEN {_MOVED} THEN %(batch_key)s WHEN %(alone)s THEN NULL ELSE batch_key END,
            failures = failures + %(charge)s, {_UNLEASED}
     WHERE id = %(job_id)s AND status IN {FROM_TO_QUEUED} AND attempt = %(attempt)s
     RETURNING id, attempt, status
@@ -219,6 +244,16 @@ WITH ended AS (
 )
 SELECT count(*) AS ended FROM ended
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a job is to be drawn."""
+
+    provider: str
+    target_model: str
+    queue: str
+    batch_key: str | None
 
 
 def end_attempt(  # noqa: PLR0913 - the columns it writes
@@ -234,6 +269,8 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
     error_message: str | None = None,
     delay: timedelta = timedelta(0),
     detail: dict[str, object] | None = None,
+    move: Place | None = None,
+    alone: bool = False,
 ) -> bool:
     """End an attempt without a result: failed, cancelled, or back to queued; False when the job moved on.
 
@@ -242,6 +279,8 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
     Args:
         charge: whether the attempt counts against `max_attempts`; a drain does not.
         delay: for queued: how long until the job is due again.
+        move: for queued: where it is drawn next; the target it leaves is noted in `tried`.
+        alone: for queued: that it is not drawn together with others any more.
     """
     assert to_status in {Status.QUEUED, Status.FAILED, Status.CANCELLED}
     parameters = {
@@ -255,6 +294,11 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
         "error_message": error_message,
         "delay": delay,
         "detail": to_json(detail) if detail else None,
+        "provider": move and move.provider,
+        "queue": move and move.queue,
+        "target_model": move and move.target_model,
+        "batch_key": move and move.batch_key,
+        "alone": alone,
     }
     return bool(tx.exec_driver_sql(_END, parameters).scalar_one())
 
@@ -312,7 +356,9 @@ WITH silent AS (
             WHEN spent THEN 'The worker died ' || silent.crashes || ' times while it ran this job.'
             ELSE 'The worker fell silent; the job is tried again.' END,
         crashes = silent.crashes, failures = silent.failures,
-        run_at = now(), dispatched_at = NULL, {_UNLEASED}
+        run_at = now(), dispatched_at = NULL,
+        -- One that keeps killing its worker takes no others with it the third time.
+        batch_key = CASE WHEN silent.crashes + 1 >= {MAX_CRASHES} THEN NULL ELSE batch_key END, {_UNLEASED}
     FROM silent
     WHERE jobs.id = silent.id AND jobs.status IN {FROM_TO_QUEUED} AND jobs.lease_until < now()
     RETURNING jobs.id, jobs.status, jobs.attempt, jobs.error_code, silent.lease_owner

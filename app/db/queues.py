@@ -10,6 +10,9 @@ from sqlalchemy.engine import Connection
 
 ALIVE_WITHIN: Final = timedelta(seconds=30)
 """A worker whose last heartbeat is older than this has no slots any more."""
+COLD_FOR: Final = timedelta(seconds=10)
+"""How long jobs whose model some worker has in memory may go before one whose model nobody has, between
+accounts whose turn it is alike. A model is brought into memory in 1 to 50 s."""
 DEPTH_PER_SLOT: Final = 2
 """Wake-ups kept with the broker per live slot, beside the job that runs in it."""
 
@@ -44,21 +47,26 @@ WITH RECURSIVE waiting AS (
             SELECT count(*) FROM jobs
             WHERE queue = %(queue)s AND status = 'queued' AND dispatched_at IS NOT NULL
         ))) AS free
+), warm AS (
+    SELECT coalesce(array_agg(DISTINCT model), '{{}}') AS models FROM workers, unnest(warm_models) AS model
+    WHERE %(queue)s = ANY (queues) AND draining_since IS NULL AND seen_at > now() - %(alive_within)s
 ), numbered AS (
     SELECT due.id, due.priority, due.run_at,
+           due.target_model = ANY ((SELECT models FROM warm)::text[])
+               OR due.run_at < now() - %(cold_for)s AS ready,
            coalesce(occupied.jobs, 0) + row_number() OVER (
                PARTITION BY waiting.account_id ORDER BY due.priority DESC, due.run_at, due.id
            ) AS turn
     FROM waiting
     LEFT JOIN occupied USING (account_id)
     CROSS JOIN LATERAL (
-        SELECT id, priority, run_at FROM jobs
+        SELECT id, priority, run_at, target_model FROM jobs
         WHERE {_DUE} AND account_id = waiting.account_id AND run_at <= now()
         ORDER BY priority DESC, run_at, id LIMIT (SELECT free FROM room)
     ) AS due
 ), chosen AS (
     SELECT id FROM jobs
-    WHERE id = ANY (ARRAY(SELECT id FROM numbered ORDER BY turn, run_at, id
+    WHERE id = ANY (ARRAY(SELECT id FROM numbered ORDER BY turn, ready DESC NULLS LAST, run_at, id
                           LIMIT (SELECT free FROM room)))
           AND status = 'queued' AND dispatched_at IS NULL
     FOR UPDATE SKIP LOCKED
@@ -74,8 +82,21 @@ def release(tx: Connection, queue: str, *, batch: int) -> list[UUID]:
     Safe to run in several relays at once: each job goes to one of them. Without a live worker there is no
     room, and the backlog stays in SQL.
     """
-    rows = tx.exec_driver_sql(_RELEASE, {"queue": queue, "batch": batch, "alive_within": ALIVE_WITHIN})
+    rows = tx.exec_driver_sql(
+        _RELEASE, {"queue": queue, "batch": batch, "alive_within": ALIVE_WITHIN, "cold_for": COLD_FOR}
+    )
     return [row.id for row in rows]
+
+
+def occupied(tx: Connection, queue: str) -> int:
+    """Count the jobs of a queue that run, or were released to a worker."""
+    count = tx.exec_driver_sql(
+        "SELECT (SELECT count(*) FROM jobs WHERE queue = %(queue)s AND status = 'processing') + "
+        "(SELECT count(*) FROM jobs WHERE queue = %(queue)s AND status = 'queued' "
+        "AND dispatched_at IS NOT NULL)",
+        {"queue": queue},
+    ).scalar_one()
+    return int(count)
 
 
 def take_back(tx: Connection, job_ids: Sequence[UUID]) -> None:

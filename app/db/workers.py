@@ -60,6 +60,7 @@ class WorkerRow:
     queues: list[str]
     slots: int
     busy: int
+    warm_models: list[str]
     version: str
     silent_seconds: float
     draining: bool
@@ -68,7 +69,7 @@ class WorkerRow:
 def list_workers(tx: Connection) -> list[WorkerRow]:
     """Give all known worker processes, the most recently seen first."""
     rows = tx.exec_driver_sql(
-        "SELECT id, queues, slots, busy, version, "
+        "SELECT id, queues, slots, busy, warm_models, version, "
         "extract(epoch FROM now() - seen_at)::float AS silent_seconds, "
         "draining_since IS NOT NULL AS draining FROM workers ORDER BY seen_at DESC"
     )

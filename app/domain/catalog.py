@@ -2,15 +2,20 @@
 
 import difflib
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.domain.spec import Operation
+from app.domain.capabilities import CAPABILITIES, Capability
+from app.domain.effective import batch_key
+from app.domain.profiles import Profile
+from app.domain.spec import JobSpec, Operation
+from app.domain.upstreams import LOCAL, Upstream, queue_of
 from app.errors import FieldProblem, SetupError, UnknownModel
 
 QueueName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=60)]
@@ -21,11 +26,35 @@ class _Entry(BaseModel):
 
 
 class Target(_Entry):
-    """One way to get a model's images drawn: provider, its own name for the model, and the queue."""
+    """One way to get a model's images drawn: provider, its own name for the model, and the queue.
+
+    Attributes:
+        provider: diffusers, sketch, or the name of an upstream.
+        model: the provider's own name for it; of diffusers a profile's.
+        queue: of an upstream it is `provider.<name>`, and need not be said.
+        weight: its share of the jobs where the model's `routing` is weighted.
+        cost_per_image: what an image costs, in the currency the operator keeps books in; None: unknown.
+        capability: what this target can do, where that is less, or more, than its provider's kind.
+    """
 
     provider: str
     model: str
     queue: QueueName
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    cost_per_image: Annotated[Decimal | None, Field(ge=0, max_digits=12, decimal_places=6)] = None
+    capability: Capability | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_queue(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "queue" not in given and isinstance(given.get("provider"), str):
+            return {**given, "queue": queue_of(given["provider"])}
+        return given
+
+    @property
+    def label(self) -> str:
+        """How events and messages call it: provider/model."""
+        return f"{self.provider}/{self.model}"
 
 
 PILLOW: Final = Target(provider="pillow", model="pillow", queue="cpu")
@@ -93,6 +122,10 @@ class Model(_Entry):
     size: SizeLimits
     max_images: Annotated[int, Field(ge=1, le=16)]
     defaults: Defaults
+    routing: Literal["ordered", "weighted"] = "ordered"
+    """Whether the first target is preferred, or each by its weight."""
+    spill_after: Annotated[timedelta | None, Field(gt=timedelta(0))] = None
+    """Expected wait on a target's queue beyond which the next target is taken; None: however long it is."""
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -124,9 +157,11 @@ class Model(_Entry):
 
 
 class Catalog(_Entry):
-    """All models of this installation."""
+    """All models of this installation, the profiles they are drawn by, and the upstreams they go to."""
 
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
+    profiles: tuple[Profile, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -134,6 +169,68 @@ class Catalog(_Entry):
         if doubled := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"model ids and aliases must be unique; doubled: {', '.join(sorted(doubled))}")
         return self
+
+    @model_validator(mode="after")
+    def _targets_exist(self) -> Self:
+        for kind, names in (
+            ("profile", [one.name for one in self.profiles]),
+            ("upstream", [one.name for one in self.upstreams]),
+        ):
+            if doubled := {name for name in names if names.count(name) > 1}:
+                raise ValueError(
+                    f"each {kind} needs a name of its own; doubled: {', '.join(sorted(doubled))}"
+                )
+        if taken := LOCAL & {one.name for one in self.upstreams}:
+            raise ValueError(f"no upstream may be called {', '.join(sorted(taken))}: that is our own")
+        for model in self.models:
+            for target in model.targets:
+                self._check(model, target)
+        return self
+
+    def _check(self, model: Model, target: Target) -> None:
+        at_upstream = self.upstream(target.provider) is not None
+        if at_upstream != (target.queue == queue_of(target.provider)):
+            why = (
+                f"its queue is {queue_of(target.provider)}"
+                if at_upstream
+                else f"there is no upstream {target.provider!r}; a provider of our own needs its own queue"
+            )
+            raise ValueError(f"model {model.id}, target {target.label}: {why}")
+        if target.provider == "diffusers":
+            self._check_profile(model, target)
+
+    def _check_profile(self, model: Model, target: Target) -> None:
+        profile = next((one for one in self.profiles if one.name == target.model), None)
+        if profile is None:
+            raise ValueError(f"model {model.id}: there is no profile {target.model!r}")
+        if model.size.multiple % profile.size_multiple:
+            raise ValueError(f"model {model.id}: its sizes must be multiples of {profile.size_multiple}")
+        if profile.fixed_steps not in (None, model.defaults.num_inference_steps):
+            raise ValueError(f"model {model.id}: its default steps must be {profile.fixed_steps}")
+
+    def profile(self, name: str) -> Profile:
+        """Give the profile that a target of diffusers names; KeyError when there is none."""
+        return {one.name: one for one in self.profiles}[name]
+
+    def upstream(self, name: str) -> Upstream | None:
+        """Give the upstream of this name; None when it is a provider of our own."""
+        return next((one for one in self.upstreams if one.name == name), None)
+
+    def capability(self, target: Target) -> Capability | None:
+        """Give what a target can do; None: whatever its model's entry says."""
+        upstream = self.upstream(target.provider)
+        return target.capability or (CAPABILITIES[upstream.api] if upstream else None)
+
+    def problem_with(self, spec: JobSpec, target: Target) -> str | None:
+        """Give why a target cannot do a spec that its model can; None when it can."""
+        capability = self.capability(target)
+        return None if capability is None else capability.problem_with(spec)
+
+    def batch_key(self, spec: JobSpec, target: Target) -> str | None:
+        """Give what jobs on one queue must share to be drawn together; None: each is drawn alone."""
+        if target.provider != "diffusers":
+            return None
+        return batch_key(spec, self.profile(target.model))
 
     def find(self, name: str) -> Model:
         """Give the model with this id or alias.

@@ -38,6 +38,7 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  ├─ BrokerDown
 │  ├─ StorageDown
 │  ├─ SafetyDown
+│  │  └─ SafetyMissing             not retryable: no checker is configured, and one is required
 │  ├─ Busy
 │  └─ StillWorking
 ├─ JobFailed                       the job that a caller waited for failed for no fault of the request
@@ -48,7 +49,13 @@ DarkroomError                      code, http_status, retryable, retry_after
 │  └─ BucketRefused
 ├─ ProviderError                   a provider did not deliver
 │  ├─ ProviderDown                 retryable
-│  └─ ProviderRefused
+│  │  ├─ ProviderBusy              retry_after; not the job's fault, so not charged to it
+│  │  └─ ProviderDenied            key or credit: the operator's to mend
+│  ├─ ProviderRefused              another target may be able to
+│  │  └─ ContentRefused            nobody else is asked
+│  ├─ UpstreamAmbiguous            paid or not: unknown
+│  └─ Deferred                     our own rate limit for the provider; retry_after, not charged
+├─ Unservable                      503: no live worker or provider can draw the model
 ├─ AttemptEnded                    the attempt must stop; says nothing about the picture
 │  ├─ Lost                         the row moved on without us
 │  ├─ CancelRequested
@@ -69,21 +76,28 @@ from app.errors.ours import (
     BucketRefused,
     Busy,
     CancelRequested,
+    ContentRefused,
     DatabaseDown,
     DeadlineExceeded,
+    Deferred,
     Draining,
     JobFailed,
     Lost,
     ObjectCorrupt,
     ObjectMissing,
+    ProviderBusy,
+    ProviderDenied,
     ProviderDown,
     ProviderError,
     ProviderRefused,
     SafetyDown,
+    SafetyMissing,
     SetupError,
     StillWorking,
     StorageDown,
     Unavailable,
+    Unservable,
+    UpstreamAmbiguous,
 )
 from app.errors.requests import (
     AccountDisabled,
@@ -133,9 +147,11 @@ __all__ = [
     "Busy",
     "CancelRequested",
     "Conflict",
+    "ContentRefused",
     "DarkroomError",
     "DatabaseDown",
     "DeadlineExceeded",
+    "Deferred",
     "Draining",
     "FieldProblem",
     "ForbiddenAddress",
@@ -152,6 +168,8 @@ __all__ = [
     "NotOffered",
     "ObjectCorrupt",
     "ObjectMissing",
+    "ProviderBusy",
+    "ProviderDenied",
     "ProviderDown",
     "ProviderError",
     "ProviderRefused",
@@ -160,6 +178,7 @@ __all__ = [
     "RateLimited",
     "RequestError",
     "SafetyDown",
+    "SafetyMissing",
     "SetupError",
     "StillDelivering",
     "StillRotating",
@@ -176,6 +195,8 @@ __all__ = [
     "UnknownOutput",
     "UnknownWebhook",
     "Unreachable",
+    "Unservable",
     "UnsupportedMedia",
+    "UpstreamAmbiguous",
     "WebhookDisabled",
 ]

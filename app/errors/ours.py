@@ -36,6 +36,13 @@ class SafetyDown(Unavailable):
     code = "safety_unavailable"
 
 
+class SafetyMissing(SafetyDown):
+    """Nobody looks at images on this installation, and it makes none unchecked that were to be checked."""
+
+    retryable = False
+    internal = False
+
+
 class Busy(Unavailable):
     """This process does as much of this at a time as it may; the same request works in a moment."""
 
@@ -109,10 +116,49 @@ class ProviderDown(ProviderError):
     retryable = True
 
 
+class ProviderBusy(ProviderDown):
+    """The provider takes no more calls at the moment."""
+
+    code = "provider_busy"
+
+
+class ProviderDenied(ProviderDown):
+    """The provider does not let this installation in; the operator must see to the account there."""
+
+    code = "provider_denied"
+    internal = True
+
+
 class ProviderRefused(ProviderError):
     """The provider cannot fulfil this spec."""
 
     code = "provider_refused"
+
+
+class ContentRefused(ProviderRefused):
+    """The provider will not draw this content."""
+
+    code = "content_refused"
+
+
+class UpstreamAmbiguous(ProviderError):
+    """Whether the provider took the job is not known, and buying it twice was ruled out."""
+
+    code = "upstream_ambiguous"
+
+
+class Deferred(ProviderError):
+    """The provider's rate limit lets this job go only later."""
+
+    code = "deferred"
+    retryable = True
+
+
+class Unservable(DarkroomError):
+    """Nobody who could draw this model is there."""
+
+    code = "unservable"
+    http_status = 503
 
 
 class AttemptEnded(DarkroomError):

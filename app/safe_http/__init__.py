@@ -17,6 +17,7 @@ __all__ = [
     "Resolver",
     "for_buckets",
     "for_fetch",
+    "for_upstreams",
     "for_webhooks",
     "guarded_pool",
 ]
@@ -25,6 +26,18 @@ __all__ = [
 def for_fetch(settings: Settings, *, resolver: Resolver = ask_system) -> Guard:
     """Give the guard for images that customers name by URL; SetupError when its list is malformed."""
     return _guard(settings, "fetch", settings.fetch_allow, resolver)
+
+
+def for_upstreams(settings: Settings, *, host: str, resolver: Resolver = ask_system) -> Guard:
+    """Give the guard for images that an upstream provider names by URL.
+
+    Args:
+        host: the upstream's own `host:port`, which the operator named and which may therefore be internal.
+
+    Raises:
+        SetupError: DARKROOM_UPSTREAM_ALLOW is malformed.
+    """
+    return _guard(settings, "upstream", (*settings.upstream_allow, host), resolver)
 
 
 def for_webhooks(settings: Settings, *, resolver: Resolver = ask_system) -> Guard:

@@ -234,7 +234,12 @@ def test_the_backlogs_depth_does_not_slow_a_release(database: Database, account:
     rows.execute(database, "ANALYZE jobs")
 
     with database.transaction() as tx:
-        parameters = {"queue": "cpu", "batch": 10, "alive_within": queues.ALIVE_WITHIN}
+        parameters = {
+            "queue": "cpu",
+            "batch": 10,
+            "alive_within": queues.ALIVE_WITHIN,
+            "cold_for": queues.COLD_FOR,
+        }
         (plan,) = tx.exec_driver_sql(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + queues._RELEASE,
             parameters,

@@ -1,12 +1,15 @@
 """The promise every provider keeps; `tests/contracts/test_providers.py` holds each of them to it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+from uuid import UUID
 
 from PIL import Image
 
 from app.domain.spec import JobSpec
+from app.errors import DarkroomError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +55,24 @@ class Attempt:
         progress: takes the finished share of the whole job, 0.0 to 1.0.
         step: takes the step that is done, from 1, and how many there are, over all images of the job.
         stage: takes what is going on: `loading` while a model is brought into memory, then `generating`.
+        warn: takes a sentence for the customer about a parameter that was changed or has no effect; said
+            twice it is told once.
+        note: takes what an admin may want to know of this attempt, a name and a JSON value; kept with the
+            event that ends it.
+        model: the provider's own name for the model: the chosen target's.
+        job_id: the job; with `number` it makes a reference that no other attempt has.
+        number: the attempt's, from 1.
     """
 
     check: Callable[[], None]
     progress: Callable[[float], None]
     step: Callable[[int, int], None] = lambda _step, _steps: None
     stage: Callable[[str], None] = lambda _stage: None
+    warn: Callable[[str], None] = lambda _sentence: None
+    note: Callable[[str, object], None] = lambda _name, _value: None
+    model: str = ""
+    job_id: UUID = UUID(int=0)
+    number: int = 1
 
 
 class Provider(Protocol):
@@ -77,4 +92,49 @@ class Provider(Protocol):
             ProviderRefused: this spec will never work.
             AttemptEnded: passed on from `attempt.check`.
         """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One job's part of a batch."""
+
+    spec: JobSpec
+    inputs: Inputs
+    attempt: Attempt
+
+
+@runtime_checkable
+class BatchProvider(Provider, Protocol):
+    """A provider that draws several jobs of one batch key in one call.
+
+    It has one device, and one thread at a time uses it: whoever is in `turn()`.
+    """
+
+    def turn(self, attempt: Attempt) -> AbstractContextManager[None]:
+        """Wait for the device, and have it until the context ends; `attempt.check` is asked meanwhile.
+
+        Raises:
+            AttemptEnded: passed on from `attempt.check`.
+        """
+        ...
+
+    def room(self, spec: JobSpec, model: str) -> int:
+        """Give how many images of this spec's shape one call draws at most, as far as is known by now."""
+        ...
+
+    def draw_together(self, shares: Sequence[Share]) -> list[list[Picture] | DarkroomError]:
+        """Draw all images of all shares, which have one batch key; called in `turn()`.
+
+        Guarantees: the answer has one entry for each share, in their order: its pictures as `generate`
+        would give them, but for rounding, or why it has none. A share whose `attempt.check` raises does not
+        end the others.
+
+        Raises:
+            ProviderDown, ProviderRefused: nobody got a picture.
+        """
+        ...
+
+    def warm_models(self) -> list[str]:
+        """Give the names of the models in memory, the most recently used first."""
         ...

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Numeric,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
@@ -74,7 +75,18 @@ jobs: Final = Table(
     Column("operation", Text, nullable=False, comment="What is done: text_to_image, inpaint, resize, …"),
     Column("model", Text, nullable=False, comment="Id of the catalogue entry"),
     Column("provider", Text, nullable=False, comment="Who draws it: the chosen target's provider"),
+    Column(
+        "target_model", Text, comment="The provider's own name for the model; null: before migration 0003"
+    ),
     Column("queue", Text, nullable=False, comment="Celery queue of the chosen target"),
+    Column("batch_key", Text, comment="Jobs that share it may be drawn in one call; null: it is drawn alone"),
+    Column(
+        "tried",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Targets that failed it and that it was moved away from, as provider/model",
+    ),
     Column(
         "priority", SmallInteger, nullable=False, server_default=ZERO, comment="Higher is released sooner"
     ),
@@ -152,6 +164,10 @@ jobs: Final = Table(
         server_default=ZERO,
         comment="Finished share of the attempt, 0 to 1",
     ),
+    Column(
+        "warnings", JSONB, comment="Sentences on parameters that were changed or had no effect; null: none"
+    ),
+    Column("cost", Numeric(12, 6), comment="What its provider charges, by the catalogue; null: unknown"),
     Column("error_code", Text, comment="Why it failed, lower snake case; of the last attempt while queued"),
     Column("error_message", Text, comment="The same in a sentence"),
     moment("created_at", "When it was accepted", nullable=False, server_default=NOW),
@@ -190,6 +206,15 @@ jobs: Final = Table(
     ),
     # Not on lease_until: each heartbeat would then write an index entry instead of a heap-only tuple.
     Index("jobs_processing_ix", "queue", "account_id", postgresql_where=text("status = 'processing'")),
+    Index(
+        "jobs_batch_ix",
+        "batch_key",
+        "account_id",
+        desc("priority"),
+        "run_at",
+        "id",
+        postgresql_where=text("status = 'queued' AND batch_key IS NOT NULL"),
+    ),
     Index("jobs_account_ix", "account_id", desc("id")),
     Index("jobs_failed_ix", "finished_at", postgresql_where=text("status = 'failed'")),
     Index("jobs_number_ix", "number", unique=True, postgresql_where=text("number IS NOT NULL")),
