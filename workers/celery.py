@@ -7,6 +7,8 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 """
 
 import mmap
+import os
+import signal
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ from app import broker, dispatch, log, safe_http
 from app.buckets import Buckets
 from app.db import bell, connect
 from app.domain import catalog
+from app.failpoints import arm
+from app.pool import Pool
 from app.process import die_with_parent
 from app.settings import Settings, load
 from app.storage import open_store
@@ -24,8 +28,10 @@ from workers import providers
 from workers.copying import Copier
 from workers.deliverer import Deliverer
 from workers.leases import Leases
+from workers.placing import Placing
 from workers.runner import Runner
 
+_log = log.get_logger(__name__)
 _HARD_LIMIT_MARGIN: Final = 60
 """Seconds past a job's deadline after which Celery kills a prefork child that does not listen at all."""
 
@@ -94,6 +100,8 @@ class WorkerProcess:
         self.settings = settings
         self.database = connect(settings, pool_size=slots + 3, application_name="darkroom worker")
         self.storage = open_store(settings)
+        known = catalog.load(settings.models_file)
+        self.providers = providers.Providers(settings, known, self.database, on_broken=_end_process)
         self._doorbell = bell.Doorbell(self.database)
         self._leases = Leases(
             settings,
@@ -102,15 +110,17 @@ class WorkerProcess:
             slots=slots,
             is_draining=_drain_flag_is_up,
             doorbell=self._doorbell,
+            warm_models=self.providers.warm_models,
         )
         self.runner = Runner(
             settings,
             database=self.database,
             storage=self.storage,
-            providers=providers.load,
+            providers=self.providers,
             leases=self._leases,
             doorbell=self._doorbell,
             copier=self.copier,
+            placing=Placing(known, Pool(settings, self.database, known)),
         )
 
     @cached_property
@@ -157,6 +167,12 @@ _process: WorkerProcess | None = None
 _main: dict[str, Any] = {}
 
 
+def _end_process(why: str) -> None:
+    """End this process in order, as SIGTERM does: what it still runs is given back, uncharged."""
+    _log.error("process_ends", reason=why)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _drain_flag_is_up() -> bool:
     return _drain_flag[0] != 0
 
@@ -174,6 +190,7 @@ def process() -> WorkerProcess:
 
 def _open_process(*, slots: int) -> None:
     global _process  # noqa: PLW0603 - Celery's signals have no other place to keep it
+    arm(app_settings().failpoints)
     _process = WorkerProcess(app_settings(), queues=sorted(app.amqp.queues.consume_from), slots=slots)
     _process.open()
 

@@ -95,6 +95,7 @@ class Leases:
         is_draining: asked four times a second; once True, the process claims nothing more, and what runs
             longer than `drain_grace` is given back, uncharged.
         slots: jobs this process can run at a time.
+        warm_models: models it has in memory, as targets name them; relay and others read it in its row.
     """
 
     def __init__(
@@ -106,8 +107,10 @@ class Leases:
         slots: int,
         is_draining: Callable[[], bool],
         doorbell: bell.Doorbell,
+        warm_models: Callable[[], Sequence[str]] = list,
     ) -> None:
         self.worker = worker_name()
+        self.warm_models = warm_models
         self._doorbell = doorbell
         self._written: list[jobs.Held] = []
         self._next_write = 0.0
@@ -192,7 +195,7 @@ class Leases:
                 queues=self._queues,
                 slots=self._slots,
                 busy=len(held),
-                warm_models=[],
+                warm_models=self.warm_models(),
                 version=__version__,
                 draining=self.draining,
             )

@@ -1,81 +1,61 @@
-"""One job from claim to settled: claim → read inputs → generate → encode and store → settle.
+"""Jobs from claim to settled: claim → read inputs → generate → encode and store → settle.
 
-Knows no Celery; a test just calls `Runner.run`. An attempt ends in one `Outcome`, and `_settle` has one
-branch for each kind. Outputs become visible only with the settle, which the attempt number fences.
+Knows no Celery; a test just calls `Runner.run`. An attempt ends in one `Outcome`, which the settler writes
+down. Outputs become visible only with the settle, which the attempt number fences. A provider that draws
+several jobs in one call (`BatchProvider`) gets those that fit together, claimed when its device is free.
 """
 
-import random
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, TypeVar
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
 from uuid import UUID
 
 import structlog
-from PIL import Image
 
-from app import imaging
 from app.buckets import Buckets
-from app.db import Database, bell, jobs
+from app.db import Database, bell, jobs, siblings
 from app.db.jobs import Claim
-from app.domain.job import Reason, Status, is_charged, may_retry, retry_delay
-from app.domain.spec import JobSpec, StoredImage
-from app.errors import (
-    AttemptEnded,
-    CancelRequested,
-    DarkroomError,
-    DatabaseDown,
-    DeadlineExceeded,
-    Unavailable,
-)
+from app.errors import DarkroomError, ProviderError
 from app.log import get_logger
 from app.settings import Settings
 from app.storage import Storage
 from workers.copying import Copier
 from workers.finishing import Finisher, Stored
-from workers.leases import Held, Leases, wait_between
-from workers.providers.base import Attempt, Inputs, Provider
+from workers.leases import Leases
+from workers.outcomes import Kind, Outcome, outcome_of
+from workers.placing import Placing
+from workers.providers.base import BatchProvider, Picture, Provider
 from workers.safety import open_checker
+from workers.settling import Settler
+from workers.work import Work
+
+__all__ = ["Kind", "Runner"]
 
 _FINISHERS: Final = 2
 """Threads that encode and upload beside the next image. At 60 ms per image they raised the use of a
 simulated GPU from 57 to 97 percent; a third brought nothing."""
 _WAITING: Final = 4
 """Drawn images a job may have waiting for a finisher before drawing pauses; bounds memory."""
-_LONGEST_TRACEBACK: Final = 8000
+_PATIENCE: Final = timedelta(seconds=10)
+"""How long a job whose model is not in memory lets those go first whose model is. Bringing one in takes 1 to
+50 s (research: performance.md B3), the time of 10 to 500 images."""
 
 log = get_logger(__name__)
-T = TypeVar("T")
-
-
-class Kind(StrEnum):
-    """How an attempt can end."""
-
-    COMPLETED = "completed"
-    RETRY = "retry"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    GONE = "gone"
-    """The row is somebody else's by now: given back, rescued, or settled by a successor."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How an attempt ended, with everything the settle needs."""
-
-    kind: Kind
-    stored: tuple[Stored, ...] = ()
-    error: DarkroomError | None = None
-    detail: dict[str, object] = field(default_factory=dict)
 
 
 class Runner:
-    """Runs jobs in this process; thread-safe, one per process."""
+    """Runs jobs in this process; thread-safe, one per process.
+
+    Args:
+        providers: gives the provider of a name.
+        placing: what jobs cost, and where they go when a provider fails them; None: nowhere.
+    """
 
     def __init__(
         self,
@@ -87,6 +67,7 @@ class Runner:
         leases: Leases,
         doorbell: bell.Doorbell,
         copier: Copier | None = None,
+        placing: Placing | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -94,9 +75,11 @@ class Runner:
         self._providers = providers
         self._leases = leases
         self._doorbell = doorbell
+        self._placing = placing
         self._copier = copier or Copier(
             settings, database=database, storage=storage, buckets=Buckets(settings, database)
         )
+        self._settler = Settler(settings, database=database, storage=storage, worker=leases.worker)
         self._finisher = Finisher(storage, checker=open_checker(settings))
         self._finishers = ThreadPoolExecutor(_FINISHERS, thread_name_prefix="finisher")
 
@@ -110,65 +93,153 @@ class Runner:
             with self._database.autocommit() as tx:
                 jobs.hand_back(tx, job_id)
             return None
+        claim = self._claim(job_id)
+        if claim is None:
+            log.debug("nothing_to_claim", job_id=str(job_id))
+            return None
+        bound = structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), attempt=claim.attempt)
+        with bound, self._working(claim) as work:
+            return self._run(work)
+
+    def close(self) -> None:
+        """Wait for the uploads under way and end the finishers."""
+        self._finishers.shutdown(wait=True)
+
+    def _claim(self, job_id: UUID) -> Claim | None:
         with self._database.autocommit() as tx:
-            claim = jobs.claim(
+            if warm := self._leases.warm_models():
+                better = siblings.prefer_warm(tx, job_id, warm=warm, patience=_PATIENCE)
+                if better is not None:
+                    jobs.hand_back(tx, job_id)
+                    self._doorbell.ring(bell.JOBS)
+                    job_id = better
+            return jobs.claim(
                 tx,
                 job_id,
                 worker=self._leases.worker,
                 lease=self._settings.lease,
                 deadline=self._settings.job_deadline,
             )
-        if claim is None:
-            log.debug("nothing_to_claim", job_id=str(job_id))
-            return None
-        with structlog.contextvars.bound_contextvars(job_id=str(job_id), attempt=claim.attempt):
-            return self._run_claimed(claim)
 
-    def close(self) -> None:
-        """Wait for the uploads under way and end the finishers."""
-        self._finishers.shutdown(wait=True)
-
-    def _run_claimed(self, claim: Claim) -> Kind:
+    @contextmanager
+    def _working(self, claim: Claim) -> Iterator[Work]:
+        """Keep a claimed job's lease until the context ends."""
         held = self._leases.hold(claim)
         self._doorbell.ring(bell.PROGRESS)
-        started = time.monotonic()
         try:
-            outcome = self._attempt(claim, held)
-            settled = self._settle(claim, outcome)
+            yield Work(claim=claim, held=held)
         finally:
             self._leases.drop(held)
             self._doorbell.ring(bell.JOBS, bell.PROGRESS)
-        log.info("attempt_ended", kind=settled.value, seconds=round(time.monotonic() - started, 3))
-        return settled
 
-    def _attempt(self, claim: Claim, held: Held) -> Outcome:
-        watch = _Stopwatch()
-        stored: list[Stored] = []
+    def _run(self, work: Work) -> Kind:
+        error = _error_of(lambda: work.read(self._storage))
+        if error is not None:
+            return self._fail(work, error)
         try:
-            spec = JobSpec.model_validate(claim.spec)
-            inputs = watch.time("read", lambda: self._read_inputs(spec))
-            self._draw(claim, spec, inputs, held, into=stored, watch=watch)
-            held.check()
-            if claim.storage_target_id is not None:
-                watch.time("copy", lambda: self._copy(claim, stored))
-            return Outcome(kind=Kind.COMPLETED, stored=tuple(stored), detail={"seconds": watch.seconds})
-        except CancelRequested as error:
-            return Outcome(kind=Kind.CANCELLED, stored=tuple(stored), error=error)
-        except DeadlineExceeded as error:
-            return Outcome(kind=Kind.FAILED, stored=tuple(stored), error=error)
-        except AttemptEnded as error:
-            return Outcome(kind=Kind.GONE, stored=tuple(stored), error=error)
-        except DarkroomError as error:
-            failures = claim.failures + _charge(claim, error)
-            retry = may_retry(retryable=error.retryable, failures=failures, max_attempts=claim.max_attempts)
-            return Outcome(kind=Kind.RETRY if retry else Kind.FAILED, stored=tuple(stored), error=error)
-        except Exception:
-            unknown = DarkroomError(
-                "Something in Darkroom went wrong; the operator finds it under this job's id."
+            provider = self._providers(work.claim.provider)
+        except DarkroomError as refusal:
+            return self._fail(work, refusal)
+        if isinstance(provider, BatchProvider) and work.spec.transform is None:
+            return self._run_together(work, provider)
+        error = _error_of(lambda: self._draw(work, provider))
+        return self._complete(work) if error is None else self._fail(work, error)
+
+    def _draw(self, work: Work, provider: Provider) -> None:
+        """Draw every image, encoding and uploading each beside the next; appends what is stored, in order."""
+        work.held.at("generating")
+        pictures = provider.generate(work.spec, work.inputs, work.attempt)
+        waiting: deque[Future[Stored]] = deque()
+        try:
+            for index, picture in enumerate(work.watch.each("generate", pictures)):
+                waiting.append(self._finish(work, index, picture))
+                if len(waiting) > _WAITING:
+                    work.stored.append(work.watch.time("finish", waiting.popleft().result))
+            self._store(work, waiting)
+        finally:
+            # After an error the uploads under way still end, so that their objects are known and deleted.
+            work.stored.extend(_ended_well(waiting))
+
+    def _run_together(self, first: Work, provider: BatchProvider) -> Kind:
+        """Draw a job and those that fit in the same call; each is settled on its own."""
+        works: list[Work] = [first]
+        drawn: list[list[Picture] | DarkroomError] = []
+        with ExitStack() as stack:
+
+            def draw() -> None:
+                started = time.monotonic()
+                with provider.turn(first.attempt):
+                    first.watch.add("wait", time.monotonic() - started)
+                    works.extend(self._siblings(first, provider, stack))
+                    drawn.extend(self._draw_all(works, provider))
+
+            error = _error_of(draw)
+            if error is not None:
+                kinds = [self._fail(work, error, shared=len(works) > 1) for work in works]
+                return kinds[0]
+            # All uploads are on their way before the first is waited for.
+            waiting = [
+                pictures
+                if isinstance(pictures, DarkroomError)
+                else deque(self._finish(work, index, picture) for index, picture in enumerate(pictures))
+                for work, pictures in zip(works, drawn, strict=True)
+            ]
+            kinds = [self._end(work, what) for work, what in zip(works, waiting, strict=True)]
+            return kinds[0]
+
+    def _draw_all(
+        self, works: Sequence[Work], provider: BatchProvider
+    ) -> list[list[Picture] | DarkroomError]:
+        for work in works:
+            work.held.at("generating")
+        started = time.monotonic()
+        try:
+            return provider.draw_together([work.share for work in works])
+        finally:
+            for work in works:
+                work.watch.add("generate", time.monotonic() - started)
+
+    def _siblings(self, first: Work, provider: BatchProvider, stack: ExitStack) -> list[Work]:
+        """Claim what fits in the same call; one whose inputs cannot be read ends here, alone."""
+        if self._leases.draining or first.claim.batch_key is None:
+            return []
+        room = provider.room(first.spec, first.attempt.model) - first.spec.num_images
+        with self._database.autocommit() as tx:
+            claims = siblings.claim_siblings(
+                tx,
+                first.claim,
+                images=room,
+                worker=self._leases.worker,
+                lease=self._settings.lease,
+                deadline=self._settings.job_deadline,
             )
-            trace = traceback.format_exc()[-_LONGEST_TRACEBACK:]
-            log.exception("attempt_broke")
-            return Outcome(kind=Kind.FAILED, stored=tuple(stored), error=unknown, detail={"traceback": trace})
+        works = [stack.enter_context(self._working(claim)) for claim in claims]
+        errors = list(self._finishers.map(lambda work: _error_of(lambda: work.read(self._storage)), works))
+        for work, error in zip(works, errors, strict=True):
+            if error is not None:
+                self._fail(work, error)
+        return [work for work, error in zip(works, errors, strict=True) if error is None]
+
+    def _finish(self, work: Work, index: int, picture: Picture) -> Future[Stored]:
+        return self._finishers.submit(self._finisher.finish, work.claim, work.spec, index, picture)
+
+    def _end(self, work: Work, waiting: deque[Future[Stored]] | DarkroomError) -> Kind:
+        if isinstance(waiting, DarkroomError):
+            return self._fail(work, waiting)
+        try:
+            error = _error_of(lambda: self._store(work, waiting))
+        finally:
+            work.stored.extend(_ended_well(waiting))
+        return self._complete(work) if error is None else self._fail(work, error)
+
+    def _store(self, work: Work, waiting: deque[Future[Stored]]) -> None:
+        """Wait for the uploads, and copy the outputs into their customer's own bucket if there is one."""
+        work.held.at("storing")
+        while waiting:
+            work.stored.append(work.watch.time("finish", waiting.popleft().result))
+        work.held.check()
+        if work.claim.storage_target_id is not None:
+            work.watch.time("copy", lambda: self._copy(work.claim, work.stored))
 
     def _copy(self, claim: Claim, stored: list[Stored]) -> None:
         """Try once to copy the outputs into their customer's bucket, and note in their rows how it went."""
@@ -182,204 +253,39 @@ class Runner:
         for one, columns in zip(stored, added, strict=True):
             one.row.update(columns)
 
-    def _read_inputs(self, spec: JobSpec) -> Inputs:
-        if spec.image is None:
-            return Inputs()
-        if spec.transform is not None:
-            return Inputs(
-                image=self._read(spec.image, field="image", keep_alpha=True),
-                watermarks=tuple(
-                    self._read(each, field="watermarks", keep_alpha=True) for each in spec.watermarks
-                ),
-            )
-        size = {"width": spec.width, "height": spec.height}
-        original = self._read(spec.image, field="image")
-        image = imaging.prepare_image(original, **size)
-        if spec.mask_image is None:
-            return Inputs(image=image)
-        by_alpha = spec.mask_from_alpha
-        decoded = self._read(spec.mask_image, field="mask", keep_alpha=by_alpha)
-        mask = imaging.prepare_mask(decoded, image_size=original.size, **size, from_alpha=by_alpha)
-        return Inputs(image=image, mask_image=mask)
+    def _complete(self, work: Work) -> Kind:
+        outcome = Outcome(kind=Kind.COMPLETED, stored=tuple(work.stored), detail=work.detail)
+        cost = self._placing.cost_of(work.claim, images=len(work.stored)) if self._placing else None
+        return self._settle(work, outcome, cost=cost)
 
-    def _read(self, stored: StoredImage, *, field: str, keep_alpha: bool = False) -> Image.Image:
-        data = self._storage.get_verified(stored.key, sha256=stored.sha256)
-        return imaging.decode(data, field=field, keep_alpha=keep_alpha)
+    def _fail(self, work: Work, error: Exception, *, shared: bool = False) -> Kind:
+        outcome = outcome_of(work.claim, error, shared=shared)
+        if self._placing is not None and isinstance(error, ProviderError):
+            outcome = self._placing.moved(work.claim, work.spec, outcome)
+        detail = {**work.notes, **outcome.detail}
+        return self._settle(work, replace(outcome, stored=tuple(work.stored), detail=detail))
 
-    def _draw(
-        self,
-        claim: Claim,
-        spec: JobSpec,
-        inputs: Inputs,
-        held: Held,
-        *,
-        into: list[Stored],
-        watch: "_Stopwatch",
-    ) -> None:
-        """Draw every image, encoding and uploading each beside the next; appends what is stored, in order."""
-        provider = self._providers(claim.provider)
-        held.at("generating")
-        pictures = provider.generate(
-            spec,
-            inputs,
-            Attempt(check=held.check, progress=held.progress, step=held.at_step, stage=held.at),
+    def _settle(self, work: Work, outcome: Outcome, *, cost: Decimal | None = None) -> Kind:
+        settled = self._settler.settle(work.claim, outcome, warnings=work.warnings, cost=cost)
+        log.info(
+            "attempt_ended", job_id=str(work.claim.job_id), attempt=work.claim.attempt, kind=settled.value
         )
-        waiting: deque[Future[Stored]] = deque()
-        try:
-            for index, picture in enumerate(watch.each("generate", pictures)):
-                waiting.append(self._finishers.submit(self._finisher.finish, claim, spec, index, picture))
-                if len(waiting) > _WAITING:
-                    into.append(watch.time("finish", waiting.popleft().result))
-            held.at("storing")
-            while waiting:
-                into.append(watch.time("finish", waiting.popleft().result))
-        finally:
-            # After an error the uploads under way still end, so that their objects are known and deleted.
-            into.extend(_ended_well(waiting))
-
-    def _settle(self, claim: Claim, outcome: Outcome) -> Kind:
-        settled: bool | None
-        match outcome.kind:
-            case Kind.COMPLETED:
-                settled = self._until_answered(lambda: self._write_completed(claim, outcome))
-            case Kind.GONE:
-                settled = False
-            case Kind.RETRY:
-                settled = self._until_answered(lambda: self._write_retry(claim, outcome))
-            case Kind.FAILED:
-                settled = self._until_answered(
-                    lambda: self._write_end(claim, outcome, Status.FAILED, Reason.FAILED)
-                )
-            case Kind.CANCELLED:
-                settled = self._until_answered(
-                    lambda: self._write_end(claim, outcome, Status.CANCELLED, Reason.CANCELLED)
-                )
-        # Unanswered (None) may still have been committed: then the objects are left alone.
-        if settled is False or (settled and outcome.kind is not Kind.COMPLETED):
-            self._delete(outcome.stored)
-        return outcome.kind if settled else Kind.GONE
-
-    def _write_completed(self, claim: Claim, outcome: Outcome) -> bool:
-        with self._database.autocommit() as tx:
-            won = jobs.settle_completed(
-                tx,
-                claim.job_id,
-                attempt=claim.attempt,
-                worker=self._leases.worker,
-                outputs=[stored.row for stored in outcome.stored],
-                retention=self._settings.retention,
-                detail=outcome.detail,
-            )
-            # The answer to an earlier try may have been lost after its commit.
-            return won or jobs.attempt_won(tx, claim.job_id, attempt=claim.attempt)
-
-    def _write_retry(self, claim: Claim, outcome: Outcome) -> bool:
-        error = outcome.error
-        assert error is not None
-        charged = _charge(claim, error)
-        failures = claim.failures + 1 if charged else claim.attempt
-        delay = retry_delay(failures, chance=random.random(), retry_after=error.retry_after)  # noqa: S311 - jitter
-        with self._database.autocommit() as tx:
-            return jobs.end_attempt(
-                tx,
-                claim.job_id,
-                attempt=claim.attempt,
-                worker=self._leases.worker,
-                to_status=Status.QUEUED,
-                reason=Reason.RETRY,
-                charge=charged,
-                error_code=error.code,
-                error_message=error.public_message,
-                delay=delay,
-                detail={**_told(error), "delay_seconds": round(delay.total_seconds(), 3)},
-            )
-
-    def _write_end(self, claim: Claim, outcome: Outcome, status: Status, reason: Reason) -> bool:
-        error = outcome.error
-        assert error is not None
-        with self._database.autocommit() as tx:
-            return jobs.end_attempt(
-                tx,
-                claim.job_id,
-                attempt=claim.attempt,
-                worker=self._leases.worker,
-                to_status=status,
-                reason=reason,
-                charge=status is Status.FAILED,
-                error_code=error.code,
-                error_message=error.public_message,
-                detail={**_told(error), **outcome.detail},
-            )
-
-    def _until_answered(self, write: Callable[[], bool]) -> bool | None:
-        """Repeat a guarded statement while Postgres is away; the fence makes a repetition harmless.
-
-        Gives up after two leases with None, which leaves open whether it was committed: the row decides,
-        and if it was not, a rescue has the picture drawn again.
-        """
-        until = time.monotonic() + self._settings.lease.total_seconds() * 2
-        failures = 0
-        while True:
-            try:
-                return write()
-            except DatabaseDown:
-                failures += 1
-                if time.monotonic() > until:
-                    log.warning("settle_given_up", tries=failures)
-                    return None
-                time.sleep(wait_between(failures).total_seconds())
-
-    def _delete(self, stored: tuple[Stored, ...]) -> None:
-        """Delete the objects of an attempt that did not win; what fails stays behind, served to nobody."""
-        if not stored:
-            return
-        try:
-            left = self._storage.delete([one.key for one in stored])
-        except DarkroomError as error:
-            left = {one.key: error.code for one in stored}
-        if left:
-            log.warning("objects_left_behind", objects=len(left))
+        return settled
 
 
-def _told(error: DarkroomError) -> dict[str, object]:
-    """What an event keeps of an error, for the admin who reads it."""
-    return {"error_code": error.code, "error_message": error.message}
-
-
-def _charge(claim: Claim, error: DarkroomError) -> bool:
-    return is_charged(ours_is_away=isinstance(error, Unavailable), attempt=claim.attempt)
+def _error_of(do: Callable[[], None]) -> Exception | None:
+    """Do something, and give what went wrong: the one place where any exception of an attempt ends."""
+    try:
+        do()
+    except DarkroomError as error:
+        return error
+    except Exception as error:
+        log.exception("attempt_broke")
+        return error
+    return None
 
 
 def _ended_well(waiting: deque[Future[Stored]]) -> Iterator[Stored]:
     for future in waiting:
         if future.exception() is None:
             yield future.result()
-
-
-class _Stopwatch:
-    """Seconds spent per stage of an attempt; kept with the completed event."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def time(self, stage: str, work: Callable[[], T]) -> T:
-        with self._running(stage):
-            return work()
-
-    def each(self, stage: str, items: Iterator[T]) -> Iterator[T]:
-        while True:
-            with self._running(stage):
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
-
-    @contextmanager
-    def _running(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            spent = self.seconds.get(stage, 0.0) + time.monotonic() - started
-            self.seconds[stage] = round(spent, 4)

@@ -2,10 +2,17 @@
 
 import functools
 import importlib
+import threading
+from collections.abc import Callable
 from typing import Final
 
+from app.db import Database
+from app.domain.catalog import Catalog
 from app.errors import ProviderRefused
-from workers.providers.base import Provider
+from app.settings import Settings
+from workers.providers.base import BatchProvider, Provider
+
+DIFFUSERS: Final = "diffusers"
 
 _PROVIDERS: Final = {
     "pillow": "workers.providers.pillow:Pillow",
@@ -30,7 +37,7 @@ def add(name: str, where: str) -> None:
 
 @functools.cache
 def load(name: str) -> Provider:
-    """Give the process's one instance of a provider.
+    """Give the process's one instance of a provider that needs no settings.
 
     Raises:
         ProviderRefused: there is no provider of this name in this version.
@@ -40,3 +47,56 @@ def load(name: str) -> Provider:
     module, _, attribute = _PROVIDERS[name].partition(":")
     provider: Provider = getattr(importlib.import_module(module), attribute)()
     return provider
+
+
+class Providers:
+    """The providers of a worker process: those of this version, and the catalogue's upstreams.
+
+    Each is made with the first job for it; thread-safe.
+
+    Args:
+        on_broken: told why when a device cannot be used any more; the process must end then.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        database: Database,
+        *,
+        on_broken: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._database = database
+        self._on_broken = on_broken
+        self._made: dict[str, Provider] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str) -> Provider:
+        """Give a provider.
+
+        Raises:
+            ProviderRefused: there is none of this name in this version and this catalogue.
+            SetupError: it lacks something on this machine; the message names the remedy.
+        """
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = self._make(name)
+            return self._made[name]
+
+    def warm_models(self) -> list[str]:
+        """Give the models that are in memory, as targets name them, the most recently used first."""
+        made = self._made.get(DIFFUSERS)
+        return made.warm_models() if isinstance(made, BatchProvider) else []
+
+    def _make(self, name: str) -> Provider:
+        if name == DIFFUSERS:
+            from workers.providers.opening import diffusers  # noqa: PLC0415 - torch takes seconds to import
+
+            return diffusers(self._settings, self._catalog, on_broken=self._on_broken)
+        if (account := self._catalog.upstream(name)) is not None:
+            from workers.providers.opening import upstream  # noqa: PLC0415 - most workers call none
+
+            return upstream(self._settings, self._catalog, account, self._database)
+        return load(name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 from uuid import UUID
 
 from PIL import Image
@@ -45,6 +45,9 @@ class Inputs:
     watermarks: tuple[Image.Image, ...] = ()
 
 
+_NO_JOB: Final = UUID(int=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """How a provider talks to the runner while it works.
@@ -71,7 +74,7 @@ class Attempt:
     warn: Callable[[str], None] = lambda _sentence: None
     note: Callable[[str, object], None] = lambda _name, _value: None
     model: str = ""
-    job_id: UUID = UUID(int=0)
+    job_id: UUID = _NO_JOB
     number: int = 1
 
 
