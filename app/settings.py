@@ -265,7 +265,9 @@ class Settings(BaseSettings):
             )
         if self.safety_url and self.safety_folder:
             raise ValueError("set only one of DARKROOM_SAFETY_URL and DARKROOM_SAFETY_FOLDER")
-        if not self.safety_folder and {"safety_labels", "safety_threshold"} & self.model_fields_set:
+        # By value: an environment that spells out every setting, defaults and all, contradicts nothing.
+        threshold = type(self).model_fields["safety_threshold"].default
+        if not self.safety_folder and (self.safety_labels or self.safety_threshold != threshold):
             raise ValueError(
                 "DARKROOM_SAFETY_LABELS and DARKROOM_SAFETY_THRESHOLD are about the model in "
                 "DARKROOM_SAFETY_FOLDER, which is not set"

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.spec import JobSpec, Operation
+from app.errors import FieldProblem
 
 _DRAWING: Final = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.INPAINT})
 
@@ -38,18 +39,29 @@ class Capability(BaseModel):
 
     def problem_with(self, spec: JobSpec) -> str | None:
         """Give why this spec cannot be done here, in half a sentence; None when it can."""
+        problem = self.first_problem(spec)
+        return None if problem is None else problem.message
+
+    def first_problem(self, spec: JobSpec) -> FieldProblem | None:
+        """Give the first member of a spec that cannot be done here and why; None when all can.
+
+        Operation, then prompt, then size: of two providers the one whose problem comes later is nearer.
+        """
         if spec.operation not in self.operations:
-            return f"it does not do {spec.operation}"
+            return FieldProblem(field="model", message=f"it does not do {spec.operation}")
         if len(spec.prompt) > self.max_prompt:
-            return f"it takes prompts of at most {self.max_prompt:,} characters"
+            message = f"it takes prompts of at most {self.max_prompt:,} characters"
+            return FieldProblem(field="prompt", message=message)
         size = (spec.width, spec.height)
         if self.sizes and size not in self.sizes:
             able = ", ".join(f"{width} × {height}" for width, height in self.sizes)
-            return f"it draws {able}, not {spec.width} × {spec.height}"
-        for side in size:
+            message = f"it draws {able}, not {spec.width} × {spec.height}"
+            return FieldProblem(field="width", message=message)
+        for name, side in (("width", spec.width), ("height", spec.height)):
             if not self.min_side <= side <= self.max_side or side % self.multiple:
                 by = f", in multiples of {self.multiple}" if self.multiple > 1 else ""
-                return f"its sides are {self.min_side} to {self.max_side} pixels{by}, not {side}"
+                message = f"its sides are {self.min_side} to {self.max_side} pixels{by}, not {side}"
+                return FieldProblem(field=name, message=message)
         return None
 
     def ignored(self, spec: JobSpec, usual: Mapping[str, object]) -> list[str]:

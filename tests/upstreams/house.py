@@ -174,6 +174,15 @@ class House:
         data, content_type = job.images[job.names.index(name)]
         return Answer(headers={"Content-Type": content_type}, body=data)
 
+    def keep(self, name: str, data: bytes, content_type: str) -> str:
+        """Keep an uploaded file and give its URL."""
+        order = Order(prompt="", width=0, height=0)
+        job = Job(id=name, order=order, seed=0, created=datetime.now(UTC), mood=None)
+        job.names, job.images = [f"{name}.{content_type.removeprefix('image/')}"], [(data, content_type)]
+        with self.lock:
+            self.files[job.names[0]] = job
+        return self.urls(job)[0]
+
     def fetch(self, text: str) -> Image.Image:
         """Give the image behind a URL on loopback, a data URI or plain base64; ValueError when there is none."""
         if not text.startswith(("http://", "https://")):
