@@ -101,7 +101,8 @@ def relay(state: Path) -> None:
         signal.signal(number, lambda *_: stop.set())
     database = connect(settings, pool_size=2, application_name="darkroom relay")
     broker = Broker(settings)
-    dispatch.Relay(settings, database, broker, catalog.load(settings.models_file)).run(stop)
+    known = catalog.load(settings.models_file, offered=settings.models)
+    dispatch.Relay(settings, database, broker, known).run(stop)
     broker.close()
 
 
@@ -193,6 +194,34 @@ def discard(*, yes: bool, state: Path) -> None:
     if state.exists() and not yes:
         click.confirm(f"Delete {state} with all jobs and pictures?", abort=True)
     out.print(f"Deleted {state}." if stack.discard(state) else f"There is no {state}.")
+
+
+@main.group(cls=_Commands)
+def models() -> None:
+    """Show what can be offered, and get the weights of local models."""
+
+
+@models.command(name="list")
+@_state_option
+def list_models(state: Path) -> None:
+    """List the built-in shelf and the catalogue: licence, size, and whether weights or key are here."""
+    from app import cli_models  # noqa: PLC0415 - see up
+
+    cli_models.show(settings_module.load_without_servers(state))
+
+
+@models.command(name="pull")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_state_option
+def pull_model(name: str, *, yes: bool, state: Path) -> None:
+    """Download a model's weights, after showing their licence and size; no job ever does that.
+
+    What was begun is gone on with. Files that are there already stay.
+    """
+    from app import cli_models  # noqa: PLC0415 - see up
+
+    cli_models.pull(settings_module.load_without_servers(state), name, yes=yes, out=out)
 
 
 _KINDS: Final = {"plain": auth.KEY_PREFIX, "live": auth.LIVE_PREFIX, "test": auth.TEST_PREFIX}

@@ -1,6 +1,7 @@
 """The relay: releases due jobs to Celery's queues, rescues those of silent workers, repairs lost wake-ups.
 
-It does the same for webhooks' deliveries, see `app/outbox.py`.
+It does the same for webhooks' deliveries, see `app/outbox.py`, and moves jobs between the targets of their
+model, see `app/pool.py`.
 
 It is a plain loop, not a Celery worker, because it must go on while the broker is down. Several may run:
 SKIP LOCKED gives each job to one of them.
@@ -25,6 +26,7 @@ from app.domain.catalog import Catalog
 from app.errors import BrokerDown, DatabaseDown, Unavailable
 from app.log import get_logger
 from app.outbox import Outbox
+from app.pool import Pool
 from app.settings import Settings
 
 log = get_logger(__name__)
@@ -57,6 +59,7 @@ class Relay:
         self._queues = catalog.queues()
         self._upstreams = {upstream.queue: upstream for upstream in catalog.upstreams}
         self._outbox = Outbox(settings, database, broker)
+        self._pool = Pool(settings, database, catalog)
         self._next_check = 0.0
         self._rescue_from = 0.0
         self._failures = 0
@@ -123,7 +126,7 @@ class Relay:
             return queues.release(tx, queue, batch=min(batch, free)) if free else []
 
     def check_now_and_then(self) -> None:
-        """Rescue and repair, at most once per `relay_poll`."""
+        """Rescue, repair and reroute, at most once per `relay_poll`."""
         now = time.monotonic()
         if now < self._next_check:
             return
@@ -131,6 +134,7 @@ class Relay:
         if now >= self._rescue_from:
             self.rescue()
             self._outbox.rescue()
+        self._pool.reroute_now_and_then()
         self.repair()
         self._outbox.repair()
         self._outbox.give_up_now_and_then()
@@ -172,6 +176,7 @@ class Relay:
         if isinstance(error, DatabaseDown):
             # The workers could not renew their leases either; they get the time of one to do so.
             self._rescue_from = time.monotonic() + self._settings.lease.total_seconds()
+            self._pool.give_time()
         # Leases run out also while the broker is away; only Postgres is needed to give the jobs back.
         if isinstance(error, BrokerDown):
             with suppress(DatabaseDown):

@@ -3,11 +3,11 @@
 `submit` returns only after the job is committed; from then on nothing that dies loses it.
 """
 
-import secrets
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final, TypedDict
 from uuid import UUID, uuid4
 
 import orjson
@@ -19,27 +19,24 @@ from app.db import jobs as job_rows
 from app.db.door import Once
 from app.db.history import JobRow
 from app.db.together import Writer
-from app.domain.catalog import PILLOW, Catalog, Model, Target
+from app.domain.catalog import PILLOW, Catalog
 from app.domain.job import TERMINAL, Status
-from app.domain.spec import ImageFormat, JobSpec, Operation
-from app.domain.transform import problems_with, result_format
+from app.domain.spec import JobSpec
 from app.errors import (
     AlreadyEnded,
-    FieldProblem,
     IdempotencyMismatch,
-    InvalidFields,
     StillRunning,
     UnknownJob,
 )
 from app.forecast import Forecast, Quotas
-from app.inputs import Input, Inputs, watermarks_of, with_inputs
+from app.inputs import Inputs, with_inputs
+from app.plans import Plan, plan_drawing, plan_transform
+from app.routes import Route, Routes
 from app.settings import Settings
 from app.storage import Storage
 from app.vault import Vault
 from app.wish import Wish
 
-_SEEDS: Final = 2**32
-"""Seeds are drawn below this, so that every JSON reader can hold them exactly."""
 _LONGEST_RETAINED: Final = 2**31 - 1
 """Seconds, 68 years: the largest integer of the column."""
 
@@ -58,7 +55,11 @@ class Accepted:
 
 
 class Intake:
-    """The door, shared by all dialects of a web process; thread-safe."""
+    """The door, shared by all dialects of a web process; thread-safe.
+
+    Args:
+        chance: gives random numbers in [0, 1), for models that share their jobs by weight.
+    """
 
     def __init__(
         self,
@@ -68,9 +69,11 @@ class Intake:
         storage: Storage,
         catalog: Catalog,
         doorbell: bell.Doorbell,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.catalog = catalog
-        self.forecast = Forecast(database)
+        self.forecast = Forecast(settings, database, catalog)
+        self._routes = Routes(settings, catalog, self.forecast, chance=chance)
         self._settings = settings
         self._database = database
         self._inputs = Inputs(storage)
@@ -84,16 +87,19 @@ class Intake:
 
         Raises:
             UnknownModel: the catalogue has no such model.
-            InvalidFields: the model cannot do it; each problem under the name the caller used.
+            InvalidFields: the model cannot do it, or nobody who draws it; each problem under the name the
+                caller used.
+            Unservable: nobody who can draw it is there, and DARKROOM_UNSERVABLE_AFTER is 0.
             QueueFull: the account has too many unfinished jobs.
             IdempotencyMismatch: the Idempotency-Key was used with another request.
             StorageDown: nothing was accepted; the same request works later.
             DatabaseDown: the same, except when the answer to the commit got lost; an Idempotency-Key makes
                 repeating safe.
         """
-        plan = _plan_transform(wish) if wish.operation.transforms else self._plan_drawing(wish)
+        plan = self._plan(wish)
         if once is not None and (replay := self._first_use(once, account_id, plan)) is not None:
             return replay
+        route = self._route(plan, wish)
         self._quotas.take(account_id)
         endpoint_id = self._endpoint_of(wish, account_id)
         inputs = self._inputs.store(wish, account_id=account_id)
@@ -103,8 +109,7 @@ class Intake:
             id=uuid7(),
             account_id=account_id,
             dialect=dialect,
-            provider=plan.provider,
-            queue=plan.queue,
+            **self._place(route, spec),
             spec=spec.as_stored(),
             operation=spec.operation,
             model=spec.model,
@@ -164,6 +169,7 @@ class Intake:
             UnknownJob: there is none, or it is somebody else's.
             StillRunning: it has not ended.
             UnknownModel: its model has left the catalogue.
+            InvalidFields, Unservable: see `submit`; those who draw its model may be others by now.
             Gone: its input images were deleted meanwhile.
             QueueFull, IdempotencyMismatch, StorageDown, DatabaseDown: see `submit`.
         """
@@ -172,16 +178,15 @@ class Intake:
             raise StillRunning
         if once is not None and (replay := self._first_use(once, account_id, old)) is not None:
             return replay
-        target = self._target_of(old)
-        self._quotas.take(account_id)
         spec = JobSpec.model_validate(old.spec)
+        route = self._route_of(old, spec)
+        self._quotas.take(account_id)
         inputs = self._inputs.copy(spec, account_id=account_id)
         row = door.NewJob(
             id=uuid7(),
             account_id=account_id,
             dialect=old.dialect,
-            provider=target.provider,
-            queue=target.queue,
+            **self._place(route, spec),
             spec=with_inputs(spec, inputs).model_copy(update={"test": spec.test or test}).as_stored(),
             operation=old.operation,
             model=old.model,
@@ -213,25 +218,36 @@ class Intake:
         """
         now = datetime.now(UTC)
         if job.started_at is not None and job.status is Status.PROCESSING:
-            return max(now, job.started_at + self.forecast.run(job.model))
+            return max(now, job.started_at + self.forecast.run(job.model, job.queue))
         return now + self.forecast.until_done(model=job.model, queue=job.queue, ahead=ahead)
 
-    def _plan_drawing(self, wish: Wish) -> "_Plan":
-        model = self.catalog.find(wish.model) if wish.model is not None else self.catalog.models[0]
-        width, height = _size(wish, model)
-        _check(wish, model, width=width, height=height)
-        return _Plan(
-            model=model.id,
-            provider=model.targets[0].provider,
-            queue=model.targets[0].queue,
-            chosen=_chosen(wish, model, width=width, height=height),
+    def _plan(self, wish: Wish) -> Plan:
+        if wish.operation.transforms:
+            return plan_transform(wish)
+        return plan_drawing(
+            wish, self.catalog.find(wish.model) if wish.model is not None else self.catalog.models[0]
         )
 
-    def _target_of(self, job: JobRow) -> Target:
+    def _route(self, plan: Plan, wish: Wish) -> Route:
+        if plan.draws is None:
+            return Route(target=PILLOW)
+        return self._routes.choose(plan.draws, plan.draft(wish), fields=wish.fields)
+
+    def _route_of(self, job: JobRow, spec: JobSpec) -> Route:
         """Who does a job's work by today's catalogue: nobody may serve the queue any more that it was on."""
-        if Operation(job.operation).transforms:
-            return PILLOW
-        return self.catalog.find(job.model).targets[0]
+        if spec.operation.transforms:
+            return Route(target=PILLOW)
+        return self._routes.choose(self.catalog.find(job.model), spec, fields={})
+
+    def _place(self, route: Route, spec: JobSpec) -> "_Placed":
+        target = route.target
+        return {
+            "provider": target.provider,
+            "target_model": target.model,
+            "queue": target.queue,
+            "batch_key": self.catalog.batch_key(spec, target),
+            "routed": route.routed,
+        }
 
     def _endpoint_of(self, wish: Wish, account_id: UUID) -> UUID | None:
         hook = wish.terms.webhook
@@ -241,7 +257,7 @@ class Intake:
             self._database, self._vault, account_id=account_id, url=hook.url, form=hook.form
         )
 
-    def _first_use(self, once: Once, account_id: UUID, plan: "_Plan | JobRow") -> Accepted | None:
+    def _first_use(self, once: Once, account_id: UUID, plan: Plan | JobRow) -> Accepted | None:
         """The job this Idempotency-Key made before; a full account gets it too, and nothing is uploaded."""
         with self._database.raw() as connection:
             written = door.first_use(connection, account_id=account_id, endpoint=once.endpoint, key=once.key)
@@ -275,32 +291,14 @@ class Intake:
         return _accepted(written, once, until_done=until_done, replayed=written.id != row.id)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Who does it, and the members of the spec that follow from the model and not from the request alone."""
+class _Placed(TypedDict):
+    """Columns that say who does a job."""
 
-    model: str
     provider: str
+    target_model: str
     queue: str
-    chosen: Mapping[str, Any]
-
-    def spec(self, wish: Wish, inputs: Mapping[str, Input]) -> JobSpec:
-        images = {role: stored.image for role, stored in inputs.items()}
-        return JobSpec(
-            operation=wish.operation,
-            model=self.model,
-            prompt=wish.prompt,
-            negative_prompt=wish.negative_prompt or "",
-            image=images.get("image"),
-            mask_image=images.get("mask_image"),
-            mask_from_alpha=wish.mask_from_alpha,
-            watermarks=watermarks_of(images),
-            quality=wish.quality,
-            safety_checker=wish.safety_checker,
-            safety_checker_type=wish.safety_checker_type,
-            test=wish.terms.test,
-            **self.chosen,
-        )
+    batch_key: str | None
+    routed: str | None
 
 
 def _whole_seconds(duration: timedelta) -> int:
@@ -318,68 +316,4 @@ def _accepted(written: door.Written, once: Once | None, *, until_done: timedelta
         created_at=written.created_at,
         estimated_completion=written.created_at + until_done,
         replayed=replayed,
-    )
-
-
-def _size(wish: Wish, model: Model) -> tuple[int, int]:
-    """The size asked for; else the input image's as far as the model can; else the model's preferred one."""
-    width, height = model.width, model.height
-    if wish.image is not None:
-        width, height = model.size.fit(*wish.image.size)
-    return wish.width or width, wish.height or height
-
-
-def _check(wish: Wish, model: Model, *, width: int, height: int) -> None:
-    problems = model.problems_with(
-        operation=wish.operation, width=width, height=height, num_images=wish.num_images or 1
-    )
-    _refuse(wish, problems)
-
-
-def _refuse(wish: Wish, problems: Sequence[FieldProblem]) -> None:
-    if problems:
-        raise InvalidFields(
-            *(FieldProblem(field=wish.fields.get(p.field, p.field), message=p.message) for p in problems)
-        )
-
-
-def _chosen(wish: Wish, model: Model, *, width: int, height: int) -> dict[str, Any]:
-    """The model's defaults and a seed where the request named none, so that every attempt draws the same."""
-    named: dict[str, Any] = {
-        "num_inference_steps": wish.num_inference_steps,
-        "guidance_scale": wish.guidance_scale,
-        "strength": wish.strength,
-    }
-    chosen = {**model.defaults.model_dump(), **{k: v for k, v in named.items() if v is not None}}
-    if wish.operation is Operation.TEXT_TO_IMAGE:
-        chosen["strength"] = 1.0
-    return {
-        **chosen,
-        "width": width,
-        "height": height,
-        "seed": secrets.randbelow(_SEEDS) if wish.seed is None else wish.seed,
-        "num_images": wish.num_images or 1,
-        "output_format": wish.output_format or ImageFormat.PNG,
-    }
-
-
-def _plan_transform(wish: Wish) -> _Plan:
-    transform, image = wish.transform, wish.image
-    assert transform is not None
-    if image is None:
-        raise InvalidFields(FieldProblem(field=wish.fields.get("image", "image"), message="is required"))
-    width, height = image.size
-    marks = [mark.size for mark in wish.watermarks]
-    _refuse(wish, problems_with(transform, width, height, image.format, watermarks=marks))
-    return _Plan(
-        model=PILLOW.model,
-        provider=PILLOW.provider,
-        queue=PILLOW.queue,
-        chosen={
-            "transform": transform,
-            "width": width,
-            "height": height,
-            "seed": 0,
-            "output_format": wish.output_format or result_format(transform, image.format),
-        },
     )

@@ -40,7 +40,13 @@ def _as_entries(value: object) -> object:
     return value
 
 
+def _as_folder(value: object) -> object:
+    """Take a folder from here, and `~` for the home folder: other processes run elsewhere."""
+    return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
+
+
 Entries = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_entries)]
+Folder = Annotated[Path, BeforeValidator(_as_folder)]
 Seconds = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_as_duration)]
 PositiveSeconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_as_duration)]
 _SLOWEST_HEARTBEAT = timedelta(seconds=10)
@@ -216,7 +222,29 @@ class Settings(BaseSettings):
     )
 
     # Jobs
-    models_file: Path | None = Field(None, description="Catalogue to use instead of the built-in models.yaml")
+    models: Entries = Field(
+        (),
+        description="Names of the built-in shelf to offer, before `sketch` and in this order, "
+        "comma-separated: `sdxl, openai`; `darkroom models list` shows them all",
+    )
+    models_file: Path | None = Field(
+        None, description="Catalogue to use instead of the built-in one and its shelf"
+    )
+    models_folder: Folder = Field(
+        Path("~/.cache/darkroom/models"),
+        validate_default=True,
+        description="Where the weights of local models lie, and `darkroom models pull` puts them",
+    )
+    hub_endpoint: str | None = Field(
+        None,
+        pattern="^https?://[^/]",
+        description="Mirror that `darkroom models pull` asks instead of the Hugging Face hub",
+    )
+    hub_token: SecretStr | None = Field(
+        None,
+        description="Token for repositories whose licence must be accepted first; default: HF_TOKEN, or the "
+        "login of the hub's own tool",
+    )
     lease: PositiveSeconds = Field(
         timedelta(seconds=30), description="How long a silent worker keeps a job before it is rescued"
     )
@@ -262,6 +290,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"DARKROOM_LEASE ({self.lease}) must be shorter than "
                 f"DARKROOM_JOB_DEADLINE ({self.job_deadline})"
+            )
+        if self.models and self.models_file:
+            raise ValueError(
+                "set only one of DARKROOM_MODELS, which adds to the built-in catalogue, and "
+                "DARKROOM_MODELS_FILE, which replaces it"
             )
         if self.safety_url and self.safety_folder:
             raise ValueError("set only one of DARKROOM_SAFETY_URL and DARKROOM_SAFETY_FOLDER")
@@ -311,6 +344,29 @@ def load(state: Path | None = None, **overrides: object) -> Settings:
         return Settings(_env_file=folder / ENV_FILE, state=folder, **overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         raise SetupError(_explain(error, folder)) from None
+
+
+class _Serverless(Settings):
+    """Settings of a command that asks no server, so that none needs to be named."""
+
+    database_url: SecretStr = SecretStr("")
+    broker_url: SecretStr = SecretStr("")
+    s3_endpoint: str = ""
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
+
+
+def load_without_servers(state: Path) -> Settings:
+    """Give the settings as `load` does, but where servers are not named yet.
+
+    Raises:
+        SetupError: a setting is wrong or contradicts another.
+    """
+    try:
+        return _Serverless(_env_file=state / ENV_FILE, state=state)
+    except ValidationError as error:
+        raise SetupError(_explain(error, state)) from None
 
 
 def use_state(state: Path) -> None:

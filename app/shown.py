@@ -151,6 +151,14 @@ class JobShown(BaseModel):
             "its queue, and in lists unless it runs"
         ),
     ]
+    unservable: Annotated[
+        str | None,
+        Field(
+            description="Why nobody can draw it now, while it is queued; null: somebody can, be they busy. "
+            "In lists always null",
+            examples=["no live worker takes jobs from gpu.0"],
+        ),
+    ]
     stage: Annotated[
         str | None, Field(description="What the running attempt is at", examples=["loading", "generating"])
     ]
@@ -168,6 +176,14 @@ class JobShown(BaseModel):
     finished_at: Moment | None
     cancel_requested_at: Moment | None
     error: JobError | None
+    warnings: Annotated[
+        list[str],
+        Field(description="Sentences on parameters that had no effect or were changed, once it is completed"),
+    ]
+    cost: Annotated[
+        float | None,
+        Field(description="What its provider charges, in the operator's currency; null while unknown"),
+    ]
     outputs: list[OutputShown]
     urls: JobUrls
 
@@ -179,9 +195,9 @@ def job_shown(
     base_url: str,
     position: int | None = None,
     estimated_completion: datetime | None = None,
+    unservable: str | None = None,
 ) -> JobShown:
     """Give a job with its outputs; `base_url` is where customers reach us, without a slash at its end."""
-    at = f"{base_url}/v1/jobs/{JOB_PREFIX}{job.id.hex}"
     running = job.status is not Status.QUEUED
     return JobShown(
         id=JOB_PREFIX + job.id.hex,
@@ -197,6 +213,7 @@ def job_shown(
         priority=job.priority,
         position=position,
         estimated_completion=estimated_completion,
+        unservable=unservable,
         stage=job.stage,
         step=job.step,
         steps=job.steps,
@@ -213,9 +230,16 @@ def job_shown(
         finished_at=job.finished_at,
         cancel_requested_at=job.cancel_requested_at,
         error=_error(job),
+        warnings=job.warnings or [],
+        cost=None if job.cost is None else float(job.cost),
         outputs=[output_shown(row, prefix=job.output_prefix, base_url=base_url) for row in outputs],
-        urls=JobUrls(self=at, events=f"{at}/events", timeline=f"{at}/timeline"),
+        urls=_urls(job.id, base_url),
     )
+
+
+def _urls(job_id: UUID, base_url: str) -> JobUrls:
+    at = f"{base_url}/v1/jobs/{JOB_PREFIX}{job_id.hex}"
+    return JobUrls(self=at, events=f"{at}/events", timeline=f"{at}/timeline")
 
 
 def output_shown(row: OutputRow, *, prefix: UUID, base_url: str) -> OutputShown:

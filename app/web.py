@@ -97,7 +97,7 @@ def assemble(settings: Settings) -> tuple[Services, bell.Doorbell]:
             settings,
             database=database,
             storage=storage,
-            catalog=catalog.load(settings.models_file),
+            catalog=catalog.load(settings.models_file, offered=settings.models),
             doorbell=doorbell,
         ),
         keys=KeyRing(settings, database),

@@ -103,8 +103,17 @@ def _begins_with_its_submission(timeline: list[Row[Any]]) -> bool:
 def _is_a_legal_path(timeline: list[Row[Any]]) -> bool:
     return all(
         then.from_status == before.to_status
-        and Status(then.to_status) in TRANSITIONS[Status(before.to_status)]
+        and (Status(then.to_status) in TRANSITIONS[Status(before.to_status)] or _goes_to_another_target(then))
         for before, then in pairwise(timeline)
+    )
+
+
+def _goes_to_another_target(event: Row[Any]) -> bool:
+    """The one event that changes no status: a queued job is moved, and no attempt is begun or ended by it."""
+    return (event.from_status, event.to_status, event.reason) == (
+        Status.QUEUED,
+        Status.QUEUED,
+        Reason.REROUTED,
     )
 
 

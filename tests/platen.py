@@ -26,7 +26,7 @@ class Platen:
 
     rows: int = 8
     before: Callable[[Sequence[Share]], None] = lambda _shares: None
-    warm: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
     calls: list[list[str]] = field(default_factory=list)
     busy: threading.Lock = field(default_factory=threading.Lock)
     name: str = "platen"
@@ -45,7 +45,10 @@ class Platen:
         return self.rows
 
     def warm_models(self) -> list[str]:
-        return self.warm
+        return self.loaded
+
+    def warm(self, models: Sequence[str]) -> None:
+        self.loaded.extend(models)
 
     def generate(self, spec: JobSpec, inputs: Inputs, attempt: Attempt) -> Iterator[Picture]:
         with self.turn(attempt):

@@ -9,6 +9,8 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 import mmap
 import os
 import signal
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from app import broker, dispatch, log, safe_http
 from app.buckets import Buckets
 from app.db import bell, connect
 from app.domain import catalog
+from app.errors import DarkroomError
 from app.failpoints import arm
 from app.pool import Pool
 from app.process import die_with_parent
@@ -45,7 +48,7 @@ def make_app(settings: Settings) -> Celery:
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     url = settings.broker_url.get_secret_value()
-    names = dispatch.all_queues(catalog.load(settings.models_file))
+    names = dispatch.all_queues(catalog.load(settings.models_file, offered=settings.models))
     return {
         "broker_url": url,
         "broker_transport": None if url.startswith("amqp") else "workers.valkey:Transport",
@@ -98,9 +101,10 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, *, queues: list[str], slots: int) -> None:
         self.settings = settings
+        self._queues = queues
         self.database = connect(settings, pool_size=slots + 3, application_name="darkroom worker")
         self.storage = open_store(settings)
-        known = catalog.load(settings.models_file)
+        known = catalog.load(settings.models_file, offered=settings.models)
         self.providers = providers.Providers(settings, known, self.database, on_broken=_end_process)
         self._doorbell = bell.Doorbell(self.database)
         self._leases = Leases(
@@ -148,9 +152,29 @@ class WorkerProcess:
         )
 
     def open(self) -> None:
-        """Start the threads and announce the process, so that relay sends it work."""
+        """Start the threads and announce the process, so that relay sends it work.
+
+        A GPU worker announces no slots before the models it should have in memory are there. It loads them
+        in a thread of its own: Celery's main thread must go on talking to the broker.
+        """
         self._doorbell.start()
+        warm = self.settings.gpu_warm if any(name.startswith("gpu.") for name in self._queues) else ()
+        if not warm:
+            self._leases.start()
+            self._doorbell.ring()
+            return
+        slots, self._leases.slots = self._leases.slots, 0
         self._leases.start()
+        threading.Thread(target=self._warm_up, args=(warm, slots), name="warm-up", daemon=True).start()
+
+    def _warm_up(self, models: Sequence[str], slots: int) -> None:
+        try:
+            self.providers.warm(models)
+        except DarkroomError as error:
+            # Jobs of other models can be drawn; those of this one will say the same.
+            _log.warning("warm_up_failed", error=error.code, message=error.message)
+        self._leases.slots = slots
+        self._leases.beat_now()
         self._doorbell.ring()
 
     def close(self) -> None:

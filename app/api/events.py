@@ -16,7 +16,7 @@ import orjson
 from flask import Response
 
 from app.api import http
-from app.api.jobs_answers import delay_seconds, error_code, estimate, present
+from app.api.jobs_answers import delay_seconds, error_code, estimate, present, target, unservable, why
 from app.api.jobs_models import EventShown
 from app.api.services import Services
 from app.db import history
@@ -110,6 +110,9 @@ class Watch:
         self._told_stage: str | None = None
         self._told_progress: tuple[float, int | None, int | None] | None = None
         self._told_position: int | None = None
+        self._told_unservable: str | None = None
+        self._told_queue: str | None = None
+        """On which queue it was by the newest transition: to be moved to another changes nothing else."""
         self._next_position = 0.0
 
     def frames(self) -> Iterator[bytes]:
@@ -176,6 +179,7 @@ class Watch:
         frames.append(_frame(newest.to_status, self._newest(newest, job), newest.id))
         self._last_id, self._reason = newest.id, Reason(newest.reason)
         self._told = Status(newest.to_status), newest.attempt
+        self._told_queue = job.queue
         self._told_stage = self._told_progress = None
         return frames
 
@@ -188,19 +192,30 @@ class Watch:
         if job.status in TERMINAL:
             return data.model_copy(update={"error": shown.error, "job": shown})
         self._note_position(shown.position)
+        self._told_unservable = shown.unservable
         return data.model_copy(
-            update={"position": shown.position, "estimated_completion": shown.estimated_completion}
+            update={
+                "position": shown.position,
+                "estimated_completion": shown.estimated_completion,
+                "unservable": shown.unservable,
+            }
         )
 
     def _place(self, standing: Standing) -> Iterator[bytes]:
-        """Its place in the queue, if that has changed."""
+        """Its place in the queue and whether anybody can draw it, if that has changed."""
         self._next_position = time.monotonic() + _SOONEST
         with self._services.database.autocommit() as tx:
             ahead = history.jobs_ahead(tx, self._job_id)
             job = history.find_job(tx, self._job_id, account_id=self._account_id)
-        before = self._told_position
+        if job is not None:
+            before_it, self._told_queue = self._told_queue, job.queue
+            if before_it not in {None, job.queue}:
+                yield from self._transitions()
+                return
+        before = self._told_position, self._told_unservable
         self._note_position(None if ahead is None else ahead + 1)
-        if ahead is None or job is None or ahead + 1 == before:
+        self._told_unservable = None if job is None else unservable(job, self._services)
+        if ahead is None or job is None or (ahead + 1, self._told_unservable) == before:
             return
         data = EventShown(
             status=Status.QUEUED,
@@ -208,6 +223,7 @@ class Watch:
             reason=self._reason,
             position=ahead + 1,
             estimated_completion=estimate(job, self._services, ahead=ahead),
+            unservable=self._told_unservable,
         )
         yield _frame(Status.QUEUED, data)
 
@@ -243,6 +259,8 @@ def _data(event: EventRow) -> EventShown:
         reason=Reason(event.reason),
         error_code=error_code(event),
         delay_seconds=delay_seconds(event),
+        target=target(event),
+        why=why(event),
     )
 
 

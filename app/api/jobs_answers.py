@@ -11,6 +11,8 @@ from app.api.services import Services
 from app.db import history, outputs
 from app.db.history import EventRow, JobRow
 from app.domain.job import TERMINAL, Reason, Status
+from app.domain.spec import JobSpec
+from app.errors import UnknownModel
 from app.shown import JOB_PREFIX, JobShown, job_shown
 
 _WORKERS_WORD: Final = 8
@@ -31,15 +33,31 @@ def present(job: JobRow, services: Services, *, base_url: str) -> JobShown:
         base_url=base_url,
         position=None if ahead is None else ahead + 1,
         estimated_completion=estimate(job, services, ahead=ahead),
+        unservable=unservable(job, services),
     )
 
 
 def estimate(job: JobRow, services: Services, *, ahead: int | None = None) -> datetime | None:
-    """Give when a job is likely to be done; None when it has ended, or waits where no worker takes jobs."""
+    """Give when a job is likely to be done; None when it has ended, or waits where nobody takes jobs."""
     intake = services.intake
     if job.status in TERMINAL or (job.status is Status.QUEUED and not intake.forecast.is_served(job.queue)):
         return None
     return intake.estimate(job, ahead=ahead)
+
+
+def unservable(job: JobRow, services: Services) -> str | None:
+    """Give why nobody can do a queued job now; None: it is not queued, or somebody can."""
+    forecast = services.intake.forecast
+    if job.status is not Status.QUEUED or (away := forecast.away_reason(job.queue)) is None:
+        return None
+    spec = JobSpec.model_validate(job.spec)
+    if spec.operation.transforms:
+        return away
+    try:
+        model = services.intake.catalog.find(job.model)
+    except UnknownModel:
+        return away
+    return forecast.unservable_reason(model, spec)
 
 
 def present_page(jobs: Sequence[JobRow], services: Services, *, base_url: str) -> list[JobShown]:
@@ -78,6 +96,8 @@ def _transition(event: EventRow, earlier: EventRow) -> TransitionShown:
         worker=None if event.worker is None else _word(event.worker),
         error_code=error_code(event),
         delay_seconds=delay_seconds(event),
+        target=target(event),
+        why=why(event),
         spent=_numbers((event.detail or {}).get("seconds")),
     )
 
@@ -85,6 +105,16 @@ def _transition(event: EventRow, earlier: EventRow) -> TransitionShown:
 def error_code(event: EventRow) -> str | None:
     """Give why an attempt ended, if it was an error."""
     return _text((event.detail or {}).get("error_code"))
+
+
+def target(event: EventRow) -> str | None:
+    """Give who draws the job from then on, as provider/model, of an event that says so."""
+    return _text((event.detail or {}).get("to"))
+
+
+def why(event: EventRow) -> str | None:
+    """Give why it is not drawn by whom it would have been."""
+    return _text((event.detail or {}).get("why"))
 
 
 def delay_seconds(event: EventRow) -> float | None:

@@ -99,6 +99,14 @@ class TransitionShown(BaseModel):
     worker: Annotated[str | None, Field(description="A word that is the same for the same worker process")]
     error_code: Annotated[str | None, Field(description="Why the attempt ended, if it was an error")]
     delay_seconds: Annotated[float | None, Field(description="Until it is due again, of a retry")]
+    target: Annotated[
+        str | None,
+        Field(
+            description="Who draws it from then on, as provider/model; null: nothing was changed about that",
+            examples=["openai/gpt-image-1"],
+        ),
+    ]
+    why: Annotated[str | None, Field(description="Why it is not drawn by whom it would have been")]
     spent: Annotated[
         dict[str, float] | None,
         Field(
@@ -124,7 +132,16 @@ class EventShown(BaseModel):
     position: Annotated[int | None, Field(description="Place in the queue, 1: next; of queued")] = None
     estimated_completion: Annotated[
         Moment | None,
-        Field(description="Of queued and processing; left out while no worker takes jobs from its queue"),
+        Field(description="Of queued and processing; left out while nobody takes jobs from its queue"),
+    ] = None
+    unservable: Annotated[
+        str | None, Field(description="Why nobody can draw it now; of queued, left out while somebody can")
+    ] = None
+    target: Annotated[
+        str | None, Field(description="Who draws it from then on, as provider/model; of a transition")
+    ] = None
+    why: Annotated[
+        str | None, Field(description="Why it is not drawn by whom it would have been; of a transition")
     ] = None
     stage: Annotated[str | None, Field(description="loading, generating or storing; of stage")] = None
     progress: Annotated[float | None, Field(description="Share done, 0 to 1; of progress")] = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -50,6 +51,9 @@ class JobRow:
     name: str | None
     echo: dict[str, Any] | None
     retry_of: UUID | None
+    target_model: str | None = None
+    warnings: list[str] | None = None
+    cost: Decimal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

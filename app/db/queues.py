@@ -167,16 +167,16 @@ def loads(tx: Connection) -> dict[str, QueueLoad]:
     return {row.queue: QueueLoad(**row._mapping) for row in rows}
 
 
-def run_seconds(tx: Connection) -> dict[str, float]:
-    """Give the mean run time in seconds of each model's last 50 completed jobs of the newest 500."""
+def run_seconds(tx: Connection) -> dict[tuple[str, str], float]:
+    """Give the mean run time in seconds by model and queue: the last 50 completed jobs of the newest 500."""
     rows = tx.exec_driver_sql(
         """
-        SELECT model, avg(seconds)::float AS seconds FROM (
-            SELECT model, extract(epoch FROM finished_at - started_at) AS seconds,
-                   row_number() OVER (PARTITION BY model ORDER BY id DESC) AS nth
+        SELECT model, queue, avg(seconds)::float AS seconds FROM (
+            SELECT model, queue, extract(epoch FROM finished_at - started_at) AS seconds,
+                   row_number() OVER (PARTITION BY model, queue ORDER BY id DESC) AS nth
             FROM (SELECT * FROM jobs ORDER BY id DESC LIMIT 500) AS recent
             WHERE status = 'completed' AND started_at IS NOT NULL
-        ) AS numbered WHERE nth <= 50 GROUP BY model
+        ) AS numbered WHERE nth <= 50 GROUP BY model, queue
         """
     )
-    return {row.model: row.seconds for row in rows}
+    return {(row.model, row.queue): row.seconds for row in rows}

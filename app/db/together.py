@@ -29,6 +29,20 @@ WITH job AS (
 )
 SELECT id, created_at, number FROM job
 """
+# Only where one of them does not go to its model's first target, as the others need no detail.
+_INSERT_ROUTED: Final = f"""
+WITH new AS (
+    SELECT * FROM unnest({_ARRAYS}, %(routed)s::jsonb[]) AS n ({", ".join(_TYPES)}, routed)
+), job AS (
+    INSERT INTO jobs (status, number, {_NAMES})
+    SELECT 'queued', CASE WHEN numbered THEN nextval('job_numbers') END, {_NAMES} FROM new
+    RETURNING id, created_at, number
+), event AS (
+    INSERT INTO job_events (job_id, to_status, attempt, reason, detail)
+    SELECT job.id, 'queued', 0, '{Reason.SUBMITTED}', new.routed FROM job JOIN new ON new.id = job.id
+)
+SELECT id, created_at, number FROM job
+"""
 
 
 class _Ticket:
@@ -115,7 +129,10 @@ def _insert(connection: psycopg.Connection[tuple[Any, ...]], jobs: Sequence[NewJ
     if len(jobs) == 1:
         return {jobs[0].id: insert(connection, jobs[0])}
     prefixes = {job.id: job.output_prefix for job in jobs}
-    rows = connection.execute(_INSERT, {name: [getattr(job, name) for job in jobs] for name in _TYPES})
+    statement = _INSERT if all(job.routed is None for job in jobs) else _INSERT_ROUTED
+    rows = connection.execute(
+        statement, {name: [getattr(job, name) for job in jobs] for name in (*_TYPES, "routed")}
+    )
     return {
         row[0]: Written(id=row[0], output_prefix=prefixes[row[0]], created_at=row[1], number=row[2])
         for row in rows.fetchall()

@@ -2,11 +2,13 @@
 
 import difflib
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +21,9 @@ from app.domain.upstreams import LOCAL, Upstream, queue_of
 from app.errors import FieldProblem, SetupError, UnknownModel
 
 QueueName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=60)]
+
+
+_Form = TypeVar("_Form", "Catalog", "Shelf")
 
 
 class _Entry(BaseModel):
@@ -66,7 +71,7 @@ class SizeLimits(_Entry):
 
     min: Annotated[int, Field(ge=1)]
     max: Annotated[int, Field(le=8192)]
-    multiple: Annotated[int, Field(ge=1, le=64)] = 1
+    multiple: Annotated[int, Field(ge=1, le=512)] = 1
     max_pixels: Annotated[int, Field(ge=1)]
 
     def problem_with(self, side: int) -> str | None:
@@ -250,15 +255,86 @@ class Catalog(_Entry):
         return sorted({PILLOW.queue, *(target.queue for model in self.models for target in model.targets)})
 
 
-def load(path: Path | None = None) -> Catalog:
-    """Read a catalogue file; None reads the built-in one.
+class Shelf(_Entry):
+    """The real models that come with Darkroom, each offered only where its operator says so.
+
+    They need weights to be pulled, or a key. Two of them may have an alias in common.
+    """
+
+    models: tuple[Model, ...]
+    profiles: tuple[Profile, ...]
+    upstreams: tuple[Upstream, ...]
+
+    def names(self) -> list[str]:
+        """Give what `offered` of `load` may name: ids of local models, and upstreams for all models there."""
+        at = {upstream.name for upstream in self.upstreams}
+        return list(dict.fromkeys(self._name(model, at) for model in self.models))
+
+    def name_of(self, model: Model) -> str:
+        """Give the name under which a model is offered."""
+        return self._name(model, {upstream.name for upstream in self.upstreams})
+
+    @staticmethod
+    def _name(model: Model, upstreams: set[str]) -> str:
+        provider = model.targets[0].provider
+        return provider if provider in upstreams else model.id
+
+    def take(self, offered: Sequence[str], base: Catalog) -> Catalog:
+        """Give a catalogue that has these models, in this order, before its own.
+
+        An id stays with its model. An alias that several have goes to the first of them.
+
+        Raises:
+            SetupError: there is none of this name; the message lists all.
+        """
+        chosen: dict[str, Model] = {}
+        for name in offered:
+            found = [model for model in self.models if name in {model.id, self.name_of(model)}]
+            if not found:
+                raise SetupError(
+                    f"DARKROOM_MODELS names {name!r}; on the shelf are {', '.join(self.names())}"
+                )
+            chosen.update((model.id, model) for model in found)
+        models = _without_clashes([*chosen.values(), *base.models])
+        targets = [target for model in chosen.values() for target in model.targets]
+        profiles = {target.model for target in targets if target.provider == "diffusers"}
+        upstreams = {target.provider for target in targets}
+        return Catalog(
+            models=tuple(models),
+            profiles=(*base.profiles, *(one for one in self.profiles if one.name in profiles)),
+            upstreams=(*base.upstreams, *(one for one in self.upstreams if one.name in upstreams)),
+        )
+
+
+def _without_clashes(models: Sequence[Model]) -> list[Model]:
+    taken = {model.id for model in models}
+    kept = []
+    for model in models:
+        aliases = tuple(alias for alias in model.aliases if alias not in taken)
+        taken.update(aliases)
+        kept.append(model.model_copy(update={"aliases": aliases}))
+    return kept
+
+
+def load(path: Path | None = None, *, offered: Sequence[str] = ()) -> Catalog:
+    """Read a catalogue file; None reads the built-in one, with what is offered of the shelf before it.
 
     Raises:
-        SetupError: the file cannot be read or is not a catalogue; the message says where and why.
+        SetupError: the file cannot be read or is not a catalogue, or the shelf has no such name; the message
+            says where and why.
     """
+    catalog = _read(Catalog, path or resources.files("app.domain") / "models.yaml")
+    return shelf().take(offered, catalog) if offered else catalog
+
+
+def shelf() -> Shelf:
+    """Read the shelf."""
+    return _read(Shelf, resources.files("app.domain") / "shelf.yaml")
+
+
+def _read(form: type[_Form], file: Traversable) -> _Form:
     try:
-        text = (path or resources.files("app.domain") / "models.yaml").read_text(encoding="utf-8")
-        content: Any = yaml.safe_load(text)
-        return Catalog.model_validate(content)
+        return form.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise SetupError(f"The catalogue {path or 'models.yaml'} cannot be used: {error}") from error
+        where = file if isinstance(file, Path) and file.is_absolute() else file.name
+        raise SetupError(f"The catalogue {where} cannot be used: {error}") from error

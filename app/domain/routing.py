@@ -1,12 +1,12 @@
 """Which of a model's targets draws a job: the rules that door, relay and workers share.
 
-Pure. A target can be unable (it cannot do the spec), away (nobody draws there now), holding back (its provider
-asked not to be called for a while, or is being probed), or too full (its queue's expected wait passes the
-model's `spill_after`). What is left is taken in order, or by weight.
+Pure. A target can be unable (it cannot do the spec), away (nobody draws there now), paused or probed (its
+provider asked not to be called for a while, or is tried with one job), or too full (its queue's expected wait
+passes the model's `spill_after`). What is left is taken in order, or by weight.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -27,7 +27,7 @@ class QueueState:
     """Who takes jobs from a queue now, and how many it holds.
 
     Attributes:
-        slots: jobs that its live workers take at a time.
+        slots: jobs that its live workers take at a time; 0 while they get ready; None: there are none.
         depth: jobs that wait on it or run.
         warm: models that its live workers have in memory, as targets name them.
         upstream: the account whose queue it is; None: our own workers draw.
@@ -36,7 +36,7 @@ class QueueState:
     """
 
     queue: str
-    slots: int = 0
+    slots: int | None = None
     depth: int = 0
     warm: frozenset[str] = frozenset()
     upstream: Upstream | None = None
@@ -50,7 +50,7 @@ class QueueState:
             return f"no key is set for upstream {self.upstream.name}"
         if self.upstream is not None and self.condition.breaker is BreakerState.OPEN:
             return f"upstream {self.upstream.name} failed too often and is left alone for a while"
-        if self.slots < 1:
+        if self.slots is None:
             return f"no live worker takes jobs from {self.queue}"
         return None
 
@@ -63,31 +63,56 @@ class QueueState:
 
     @property
     def probed(self) -> str | None:
-        """Why it takes no more although it is not away: a job that shows whether it is well again is there."""
+        """Why it takes no more although it is not away: a job that shows whether it is well is there."""
         if self.upstream is None or self.condition.breaker is not BreakerState.HALF_OPEN or self.depth < 1:
             return None
         return f"upstream {self.upstream.name} is being tried with one job"
 
     def wait(self, run: float, *, behind: int | None = None) -> timedelta:
-        """Give how long a job waits here before it starts: jobs before it times the mean time between starts.
+        """Give how long a job waits here before it starts, a pause that the provider asked for included.
 
-        Between two starts goes a run divided by the slots, of an upstream at most its concurrency; and no
-        less than its rate limit asks for. A pause that its provider asked for comes first.
+        As long as a slot is free the next job starts at once; each one more before it costs one `pace`.
 
         Args:
             run: seconds a job runs.
             behind: jobs before it, the running ones included; None: all that are here.
         """
-        slots, least = self.slots, 0.0
-        if self.upstream is not None:
-            alone = self.condition.breaker is BreakerState.HALF_OPEN
-            slots = min(slots, 1 if alone else self.upstream.concurrency)
-            if self.upstream.calls_per_minute is not None:
-                least = 60 / self.upstream.calls_per_minute
-        pace = max(run / max(1, slots), least)
-        # As long as a slot is free the next one starts at once.
-        before = max(0, (self.depth if behind is None else behind) - slots + 1)
-        return timedelta(seconds=max(0.0, self.condition.closed_for) + before * pace)
+        before = max(0, (self.depth if behind is None else behind) - self._width + 1)
+        return timedelta(seconds=self._pause + before * self.pace(run))
+
+    def holds(self, run: float, limit: timedelta) -> int:
+        """Give how many jobs may be before one so that it waits no longer than this; may be negative."""
+        left = limit.total_seconds() - self._pause
+        return -1 if left < 0 else self._width - 1 + int(left / self.pace(run))
+
+    def pace(self, run: float) -> float:
+        """Give the mean seconds between two starts while jobs wait.
+
+        A run divided by the slots, of an upstream at most its concurrency; no less than its rate limit asks.
+        """
+        least = 0.0
+        if self.upstream is not None and self.upstream.calls_per_minute is not None:
+            least = 60 / self.upstream.calls_per_minute
+        return max(run / self._width, least, 1e-6)
+
+    @property
+    def _width(self) -> int:
+        """Jobs that run here at a time."""
+        if self.upstream is None:
+            return max(1, self.slots or 0)
+        alone = self.condition.breaker is BreakerState.HALF_OPEN
+        return max(1, min(self.slots or 0, 1 if alone else self.upstream.concurrency))
+
+    @property
+    def _pause(self) -> float:
+        """Seconds until anything starts."""
+        warming = LOADING.total_seconds() if self.slots == 0 else 0.0
+        return max(warming, self.condition.closed_for)
+
+
+def at_upstream(state: QueueState, upstream: Upstream, *, condition: Condition, has_key: bool) -> QueueState:
+    """Give the state of a queue whose jobs go to an upstream account."""
+    return replace(state, upstream=upstream, condition=condition, has_key=has_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +133,11 @@ class Scene:
     def run(self, model: str, queue: str) -> float:
         """Give how many seconds a job of this model runs on this queue, by its recent ones."""
         return self.runs.get((model, queue), USUAL_RUN)
+
+    def joined(self, queue: str) -> "Scene":
+        """Give the scene with one more job on a queue."""
+        state = self.state(queue)
+        return replace(self, queues={**self.queues, queue: replace(state, depth=state.depth + 1)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +188,7 @@ class Choice:
     passed: tuple[tuple[Target, str], ...] = ()
 
 
-def options(
-    model: Model, scene: Scene, problems: Mapping[int, str | None] | None = None
-) -> list[Option]:
+def options(model: Model, scene: Scene, problems: Mapping[int, str | None] | None = None) -> list[Option]:
     """Give a model's targets as a job sees them that would join the end of each queue.
 
     Args:

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from app.broker import UPKEEP, WEBHOOKS
 from app.db import Database, accounts, connect, migrate, workers
 from app.dispatch import all_queues
 from app.domain import catalog
+from app.domain.catalog import Catalog
+from app.domain.queues import gpu_of, pool_of
 from app.errors import DatabaseDown, SetupError
 from app.local.child import Program
 from app.local.stack import Stack
 from app.local.state import is_free
 from app.local.supervisor import Event, Happened, http_ready
+from app.readiness import lacks_of
 from app.settings import Settings, environment_of_child
 from app.storage import open_store
 
@@ -71,9 +74,13 @@ def start_everything(stack: Stack, *, port: int) -> Settings:
     """Migrate, make bucket and first key, then start web, relay, workers for every queue, and beat.
 
     Raises:
-        SetupError: a process does not start.
+        SetupError: a process does not start, or a model is offered that cannot be drawn here.
     """
     loaded = settings.load(stack.state)
+    known = catalog.load(loaded.models_file, offered=loaded.models)
+    refuse_what_cannot_be_drawn(loaded, known)
+    # Its processes run elsewhere, and would look for a relative path there.
+    stack.environment.update(_places(loaded))
     migrate.upgrade(loaded.database_url.get_secret_value())
     open_store(loaded).ensure_bucket()
     database = connect(loaded, pool_size=2, application_name="darkroom up")
@@ -81,12 +88,32 @@ def start_everything(stack: Stack, *, port: int) -> Settings:
     url = f"http://{HOST}:{port}/readyz"
     web = _darkroom("web", "--host", HOST, "--port", str(port))
     stack.supervisor.start(
-        *_workers(stack, database, loaded),
+        *_workers(stack, database, loaded, known),
         _program(stack, "relay", _darkroom("relay")),
         _program(stack, "beat", [*_CELERY, "beat", "--loglevel=WARNING"]),
         _program(stack, "web", web, ready=lambda: http_ready(url)),
     )
     return loaded
+
+
+def refuse_what_cannot_be_drawn(loaded: Settings, known: Catalog) -> None:
+    """Check that each model has a target whose weights or key are here.
+
+    Raises:
+        SetupError: one has none; the message says what all of its targets lack, and the remedy.
+    """
+    for model in known.models:
+        lacks = lacks_of(model, known, loaded)
+        if len(lacks) == len(model.targets):
+            why = "; ".join(f"{lack.says}; run or set: {lack.remedy}" for _, lack in lacks)
+            raise SetupError(f"Model {model.id} cannot be drawn here: {why}")
+
+
+def _places(loaded: Settings) -> dict[str, str]:
+    places = {"DARKROOM_MODELS_FOLDER": str(loaded.models_folder)}
+    if loaded.models_file is not None:
+        places["DARKROOM_MODELS_FILE"] = str(loaded.models_file.absolute())
+    return places
 
 
 def ensure_first_key(database: Database, loaded: Settings, key_file: Path) -> None:
@@ -123,13 +150,11 @@ def _darkroom(*words: str) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", *words]
 
 
-def _workers(stack: Stack, database: Database, loaded: Settings) -> list[Program]:
+def _workers(stack: Stack, database: Database, loaded: Settings, known: Catalog) -> list[Program]:
     """One per queue that draws; one for the two that mostly wait, as a worker costs over 100 MB of memory."""
-    drawing = [
-        name for name in all_queues(catalog.load(loaded.models_file)) if name not in {WEBHOOKS, UPKEEP}
-    ]
+    drawing = [name for name in all_queues(known) if name not in {WEBHOOKS, UPKEEP}]
     return [
-        *(_worker(stack, name, ["-P", "prefork", "-c", "2"], database, loaded) for name in drawing),
+        *(_worker(stack, name, [*pool_of(name)], database, loaded) for name in drawing),
         _worker(stack, f"{WEBHOOKS},{UPKEEP}", ["-P", "threads", "-c", "8"], database, loaded),
     ]
 
@@ -147,7 +172,16 @@ def _worker(stack: Stack, queues: str, pool: list[str], database: Database, load
         argv,
         ready=lambda: _is_served(database, first),
         stop_within=loaded.drain_grace + _MARGIN,
+        changes=_gpu(first),
     )
+
+
+def _gpu(queue: str) -> dict[str, str]:
+    """Let a worker of `gpu.1` see the second GPU only, unless the operator said which."""
+    number = gpu_of(queue)
+    if number is None or "CUDA_VISIBLE_DEVICES" in environment_of_child():
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": number}
 
 
 def _is_served(database: Database, queue: str) -> bool:
@@ -167,12 +201,16 @@ def _program(
     *,
     ready: Callable[[], bool] = lambda: True,
     stop_within: timedelta = timedelta(seconds=30),
+    changes: Mapping[str, str] | None = None,
 ) -> Program:
     return Program(
         name=name,
         argv=argv,
         environment=environment_of_child(
-            **stack.environment, DARKROOM_STATE=str(stack.state), PYTHONUNBUFFERED="1"
+            **stack.environment,
+            **(changes or {}),
+            DARKROOM_STATE=str(stack.state),
+            PYTHONUNBUFFERED="1",
         ),
         ready=ready,
         ready_within=timedelta(seconds=60),

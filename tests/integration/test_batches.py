@@ -306,7 +306,7 @@ def test_a_worker_that_dies_takes_its_siblings_along_twice_at_most(press: Press)
 def test_a_worker_takes_a_job_of_a_model_in_memory_before_one_it_would_have_to_load(press: Press) -> None:
     cold = press.submit("cold", key="c", target_model="cold", dispatched_at="now()")
     warm = press.submit("warm", key="w", target_model="warm", dispatched_at="now()")
-    platen = Platen(warm=["warm"])
+    platen = Platen(loaded=["warm"])
 
     with press.runner(platen) as runner:
         runner.run(cold)
@@ -323,7 +323,7 @@ def test_a_job_that_has_waited_long_enough_is_not_passed_over(press: Press) -> N
         "cold", key="c", target_model="cold", dispatched_at="now()", run_at="now() - interval '11 s'"
     )
     press.submit("warm", key="w", target_model="warm", dispatched_at="now()")
-    platen = Platen(warm=["warm"])
+    platen = Platen(loaded=["warm"])
 
     with press.runner(platen) as runner:
         runner.run(cold)

@@ -184,7 +184,7 @@ class House:
         return self.urls(job)[0]
 
     def fetch(self, text: str) -> Image.Image:
-        """Give the image behind a URL on loopback, a data URI or plain base64; ValueError when there is none."""
+        """Give the image behind a URL on loopback, a data URI or base64; ValueError when there is none."""
         if not text.startswith(("http://", "https://")):
             if not self.inline_images:
                 raise ValueError("not a URL")
@@ -214,15 +214,19 @@ class House:
 
 
 def _drawn(order: Order, seed: int, index: int, mood: Mood | None) -> tuple[bytes, str]:
-    image = pictures.draw(
-        order.prompt, seed=seed, width=order.width, height=order.height, index=index
-    )
-    if order.image is not None:
-        image = pictures.rework(order.image, image, strength=order.strength, mask=order.mask)
-    data, content_type = pictures.encode(image, order.form), f"image/{order.form}"
+    data, content_type = _encoded(order, seed, index), f"image/{order.form}"
     if mood is not None and mood.stage == "picture":
         return pictures.spoil(mood.name, data, content_type)
     return data, content_type
+
+
+def _encoded(order: Order, seed: int, index: int) -> bytes:
+    size = {"width": order.width, "height": order.height}
+    if order.image is None:
+        return pictures.drawn(order.prompt, seed=seed, index=index, form=order.form, **size)
+    drawing = pictures.draw(order.prompt, seed=seed, index=index, **size)
+    changed = pictures.rework(order.image, drawing, strength=order.strength, mask=order.mask)
+    return pictures.encode(changed, order.form)
 
 
 class Vendor(ABC):
@@ -268,6 +272,10 @@ class Vendor(ABC):
             case "retry_after_absurd":
                 return answer.having(Retry_After="soon, perhaps")
         return answer
+
+    def own_error(self, mood: str) -> Answer:
+        """Give the answer to a mood that this vendor alone has."""
+        raise AssertionError(mood)
 
     def dress(self, answer: Answer) -> Answer:
         """Add the headers that all of the vendor's own answers have."""

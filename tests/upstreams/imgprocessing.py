@@ -48,24 +48,39 @@ class ImgProcessing(Vendor):
         if request.headers.get("x-api-key") != self.key:
             raise Refused(self.refuse(Trouble.BAD_KEY))
         match request.method, request.path.split("/")[1:]:
-            case "POST", ["v1", "images", "imagine"]:
-                return self._imagine(request, mood)
-            case "POST", ["v1", "images", "upload"]:
-                return self._upload(request)
-            case "POST", ["v1", "images"]:
-                raise self._wrong("url must be of an allowed origin.")
-            case "GET", ["v1", "images"]:
-                return self._list(request)
-            case "GET", ["v1", "images", id_]:
-                return Answer.json(self._object(self._find(id_)))
-            case "GET", ["v1", "images", id_, "download"]:
-                data, content_type = self._find(id_).images[0]
-                return Answer(headers={"Content-Type": content_type}, body=data)
-            case "POST", ["v1", "images", id_, "publish" | "unpublish" as verb]:
-                return self._publish(request, self._find(id_), public=verb == "publish")
+            case "POST", ["v1", "images", *rest]:
+                return self._post(request, rest, mood)
+            case "GET", ["v1", "images", *rest]:
+                return self._get(request, rest)
             case "DELETE", ["v1", "images", id_]:
                 return self._delete(self._find(id_))
-        return self.error(404, "Not Found", f"Cannot {request.method} {request.path}")
+        raise self._nothing(request)
+
+    def _post(self, request: Request, rest: list[str], mood: Mood | None) -> Answer:
+        match rest:
+            case ["imagine"]:
+                return self._imagine(request, mood)
+            case ["upload"]:
+                return self._upload(request)
+            case []:
+                raise self._wrong("url must be of an allowed origin.", "url")
+            case [id_, "publish" | "unpublish" as verb]:
+                return self._publish(request, self._find(id_), public=verb == "publish")
+        raise self._nothing(request)
+
+    def _get(self, request: Request, rest: list[str]) -> Answer:
+        match rest:
+            case []:
+                return self._list(request)
+            case [id_]:
+                return Answer.json(self._object(self._find(id_)))
+            case [id_, "download"]:
+                data, content_type = self._find(id_).images[0]
+                return Answer(headers={"Content-Type": content_type}, body=data)
+        raise self._nothing(request)
+
+    def _nothing(self, request: Request) -> Refused:
+        return Refused(self.error(404, "Not Found", f"Cannot {request.method} {request.path}"))
 
     def error(self, status: int, code: str, message: str, *, field: str | None = None) -> Answer:
         body: dict[str, Any] = {
@@ -85,7 +100,11 @@ class ImgProcessing(Vendor):
             raise self._wrong("The body is no JSON.") from None
         if not isinstance(body, dict):
             raise self._wrong("The body is no JSON object.")
-        for name, most, required in (("name", 30, True), ("prompt", 1000, True), ("negative_prompt", 1000, False)):
+        for name, most, required in (
+            ("name", 30, True),
+            ("prompt", 1000, True),
+            ("negative_prompt", 1000, False),
+        ):
             value = body.get(name)
             if (value is not None or required) and not (isinstance(value, str) and 1 <= len(value) <= most):
                 raise self._wrong(f"{name} must have 1 to {most} characters.", name)

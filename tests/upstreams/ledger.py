@@ -79,3 +79,49 @@ class Ledger:
         """Give the calls of one kind, in order."""
         with self.lock:
             return [call for call in self.calls if call.kind is kind]
+
+
+class Told:
+    """The ledger as tests read it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    @property
+    def calls(self) -> list[Call]:
+        """All requests, in order of arrival: also refused ones."""
+        with self.ledger.lock:
+            return list(self.ledger.calls)
+
+    @property
+    def charged(self) -> list[Charge]:
+        """All generations that are billed."""
+        with self.ledger.lock:
+            return list(self.ledger.charged)
+
+    @property
+    def submits(self) -> list[Call]:
+        """Requests for pictures."""
+        return self.ledger.of(Kind.SUBMIT)
+
+    @property
+    def polls(self) -> list[Call]:
+        """Requests for how a job goes."""
+        return self.ledger.of(Kind.POLL)
+
+    @property
+    def downloads(self) -> list[Call]:
+        """Requests for a picture's bytes."""
+        return self.ledger.of(Kind.DOWNLOAD)
+
+    @property
+    def deleted(self) -> list[str]:
+        """Ids of what was deleted at the vendor's."""
+        with self.ledger.lock:
+            return list(self.ledger.deleted)
+
+    @property
+    def trespasses(self) -> list[Call]:
+        """Requests to `elsewhere_url`."""
+        with self.ledger.lock:
+            return list(self.ledger.trespasses)

@@ -72,7 +72,7 @@ class Mood:
     trouble: Trouble | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name}@{self.kind}"
 
     def applies_to(self, vendor: str, kind: Kind | None = None) -> bool:
         """Whether this vendor can have it, in requests of this kind (None: of the mood's own)."""
@@ -86,7 +86,7 @@ class Mood:
 
     def charging(self, charges: bool = True) -> "Mood":  # noqa: FBT001, FBT002  # reads as a sentence
         """Give the same mood where the vendor does (not) charge before it strikes a submit."""
-        assert self.stage in {"instead", "wire"}
+        assert self.stage == "instead" or self.name in {"hang", "reset"}
         return replace(self, charges=charges)
 
     def lasting(self, seconds: float) -> "Mood":
@@ -141,11 +141,15 @@ def _mood(name: str, says: str, stage: str, more: dict[str, object]) -> Mood:
 # --- wire: the work is done and charged, the answer suffers -------------------------------------------------
 SLOW = _wire("slow", "The whole answer comes `seconds` late.", seconds=0.5)
 HANG = _wire("hang", "Accepts the request and never answers, until the client goes or the server ends.")
-SLOW_DRIP = _wire("slow_drip", "The body comes byte by byte, `seconds` apart, so no read ever times out.", seconds=0.02)
+SLOW_DRIP = _wire(
+    "slow_drip", "The body comes byte by byte, `seconds` apart, so no read ever times out.", seconds=0.02
+)
 RESET = _wire("reset", "The connection is reset without an answer: on a submit, the ambiguous one.")
 CUT = _wire("cut", "The answer promises its full length and the connection ends in the middle of it.")
 GARBAGE = _wire("garbage", "200 with a JSON content type and bytes that are nothing.")
-TRUNCATED_JSON = _wire("truncated_json", "200 with the first half of the JSON, as if that were all.", strikes=_S + _P)
+TRUNCATED_JSON = _wire(
+    "truncated_json", "200 with the first half of the JSON, as if that were all.", strikes=_S + _P
+)
 DEEP_JSON = _wire("deep_json", "200 with valid JSON, a hundred thousand lists deep.", strikes=_S + _P)
 WRONG_JSON = _wire("wrong_json", "200 with valid JSON of no known form: a list.", strikes=_S + _P)
 ENDLESS = _wire("endless", "200 and a body that does not end (cut off at 256 MiB).")
@@ -171,17 +175,23 @@ RETRY_AFTER_ABSURD = _instead(
     "retry_after_absurd", "429 with a Retry-After that is no number and no date.", trouble=Trouble.TOO_MANY
 )
 SERVER_ERROR = _instead("server_error", "500 in the vendor's form.", strikes=_ANY, trouble=Trouble.BROKEN)
-BAD_GATEWAY = _instead("bad_gateway", "502 with an HTML page of the vendor's proxy.", strikes=_ANY, status=502)
+BAD_GATEWAY = _instead(
+    "bad_gateway", "502 with an HTML page of the vendor's proxy.", strikes=_ANY, status=502
+)
 UNAVAILABLE = _instead("unavailable", "503 in the vendor's form.", strikes=_ANY, trouble=Trouble.AWAY)
 GATEWAY_TIMEOUT = _instead(
     "gateway_timeout", "504 with an HTML page, the work done and charged behind it.", status=504, charges=True
 )
 BAD_KEY = _instead("bad_key", "401: the key is refused.", trouble=Trouble.BAD_KEY)
-NO_CREDIT = _instead("no_credit", "402: the account has no credit left.", strikes=_S, trouble=Trouble.NO_CREDIT)
+NO_CREDIT = _instead(
+    "no_credit", "402: the account has no credit left.", strikes=_S, trouble=Trouble.NO_CREDIT
+)
 QUOTA_SPENT = _instead(
     "quota_spent", "429 insufficient_quota: no wait will help.", strikes=_S, vendors=("openai",)
 )
-NO_MODEL = _instead("no_model", "The model is unknown: 404, or the vendor's 400.", strikes=_S, trouble=Trouble.NO_MODEL)
+NO_MODEL = _instead(
+    "no_model", "The model is unknown: 404, or the vendor's 400.", strikes=_S, trouble=Trouble.NO_MODEL
+)
 CONTENT_REFUSED = _instead(
     "content_refused",
     "The prompt is refused for its content: openai 400 moderation_blocked, imgprocessing 400.",
@@ -201,8 +211,12 @@ FIELD_ERRORS_IN_200 = _instead(
 MESSEGE_IN_200 = _instead(
     "messege_in_200", "200 with status error and the message under `messege`.", vendors=("modelslab",)
 )
-EXPIRED = _instead("expired", "The picture is gone: 404, or another `status` (403, 410).", strikes=_D, status=404)
-REDIRECTED = _instead("redirected", "302 to where the picture now is, on the same server.", strikes=_D, status=302)
+EXPIRED = _instead(
+    "expired", "The picture is gone: 404, or another `status` (403, 410).", strikes=_D, status=404
+)
+REDIRECTED = _instead(
+    "redirected", "302 to where the picture now is, on the same server.", strikes=_D, status=302
+)
 REDIRECTED_INSIDE = _instead(
     "redirected_inside",
     "307 to another port of loopback that would answer with a picture, and must not be asked.",
@@ -212,14 +226,18 @@ REDIRECTED_INSIDE = _instead(
 
 # --- job: taken and charged, then odd -----------------------------------------------------------------------
 PENDING = _job("pending", "Processing for `polls` polls (eta an int), then done.", vendors=_QUEUED, polls=2)
-PENDING_FLOAT_ETA = _job("pending_float_eta", "The same with an eta like 1.07.", vendors=("modelslab",), polls=1)
+PENDING_FLOAT_ETA = _job(
+    "pending_float_eta", "The same with an eta like 1.07.", vendors=("modelslab",), polls=1
+)
 STUCK = _job("stuck", "Processing for ever, or until `finish_all`.", vendors=_QUEUED, polls=-1)
 LOST = _job("lost", "The submit is accepted; every poll says that there is no such job.", vendors=_QUEUED)
 FAILED = _job("failed", "The submit is accepted; the job ends as failed.", vendors=_QUEUED)
 FAILED_AS_ERROR = _job(
     "failed_as_error", "The same, and the poll says `error` in place of `failed`.", vendors=("modelslab",)
 )
-FLICKERING = _job("flickering", "The first poll says done, the second processing again, then done.", vendors=_QUEUED)
+FLICKERING = _job(
+    "flickering", "The first poll says done, the second processing again, then done.", vendors=_QUEUED
+)
 CALLED_TWICE = _job(
     "called_twice", "The webhook, if the order names one, comes twice.", vendors=("modelslab",)
 )
@@ -257,12 +275,15 @@ MOODS: Final = tuple(value for value in list(globals().values()) if isinstance(v
 """All of them, as defined above."""
 
 
-def cases() -> list[tuple[str, Mood]]:
-    """Give every vendor with every mood on every kind of request where it makes sense, for parametrising."""
+def cases(*stages: str) -> list[tuple[str, Mood]]:
+    """Give every vendor with every mood (of these stages) on every kind of request that it can strike.
+
+    Made for `pytest.mark.parametrize(("vendor", "mood"), cases(), ids=str)`.
+    """
     return [
         (vendor, mood.on(kind))
         for vendor in VENDORS
         for mood in MOODS
         for kind in mood.strikes
-        if mood.applies_to(vendor, kind)
+        if mood.applies_to(vendor, kind) and mood.stage in (stages or mood.stage)
     ]

@@ -13,7 +13,7 @@ from tests.upstreams.moods import Kind, Mood, Trouble
 from tests.upstreams.wire import Answer, Request, Unreadable, Upload
 
 STRICT: Final = "gpt-image-1"
-"""Answers base64 always, refuses what it does not know (response_format and seed too), sizes in steps of 16."""
+"""Answers base64 always; refuses what it does not know, also response_format and seed; sizes by 16."""
 PLAIN: Final = "painter"
 """A compatible server's: response_format is honoured (default url), seed too, other members are ignored."""
 _KNOWN: Final = frozenset(
@@ -31,7 +31,11 @@ class OpenAI(Vendor):
     troubles = {  # noqa: RUF012  # a constant of the class
         Trouble.BAD_KEY: (401, "invalid_api_key", "Incorrect API key provided."),
         Trouble.NO_CREDIT: (402, "insufficient_credit", "The account has no credit left."),
-        Trouble.NO_MODEL: (404, "model_not_found", "The model does not exist or you do not have access to it."),
+        Trouble.NO_MODEL: (
+            404,
+            "model_not_found",
+            "The model does not exist or you do not have access to it.",
+        ),
         Trouble.TOO_MANY: (429, "rate_limit_exceeded", "Rate limit reached for images per minute."),
         Trouble.CONTENT: (
             400,
@@ -45,9 +49,7 @@ class OpenAI(Vendor):
     def kind_of(self, request: Request) -> Kind:
         if request.path.startswith(FILES):
             return Kind.DOWNLOAD
-        return (
-            Kind.SUBMIT if request.path in {"/v1/images/generations", "/v1/images/edits"} else Kind.OTHER
-        )
+        return Kind.SUBMIT if request.path in {"/v1/images/generations", "/v1/images/edits"} else Kind.OTHER
 
     def answer(self, request: Request, mood: Mood | None) -> Answer:
         if request.headers.get("authorization") != f"Bearer {self.key}":
@@ -64,7 +66,9 @@ class OpenAI(Vendor):
             case "POST", "/v1/images/edits":
                 return self._draw(request, self._form(request), mood)
             case "GET", "/v1/models":
-                models = [{"id": it, "object": "model", "created": 1, "owned_by": "us"} for it in (STRICT, PLAIN)]
+                models = [
+                    {"id": it, "object": "model", "created": 1, "owned_by": "us"} for it in (STRICT, PLAIN)
+                ]
                 return Answer.json({"object": "list", "data": models})
         return self.error(404, "unknown_url", f"Invalid URL ({request.method} {request.path})")
 
@@ -80,6 +84,12 @@ class OpenAI(Vendor):
             {"error": {"message": message, "type": kind, "param": field, "code": code or None}}, status
         )
 
+    def own_error(self, mood: str) -> Answer:
+        if mood == "quota_spent":
+            message = "You exceeded your current quota, please check your plan and billing details."
+            return self.error(429, "insufficient_quota", message)
+        return self.error(400, "content_policy_violation", self.troubles[Trouble.CONTENT][2])
+
     def dress(self, answer: Answer) -> Answer:
         return answer.having(x_request_id=f"req_{token()}")
 
@@ -91,7 +101,9 @@ class OpenAI(Vendor):
         body: dict[str, Any] = {name: values[-1] for name, values in form.items()}
         body["images"] = [*form.get("image", []), *form.get("image[]", [])]
         if not body["images"] or not all(isinstance(it, Upload) for it in body["images"]):
-            raise self.bad("Missing required parameter: 'image'.", field="image", code="missing_required_parameter")
+            raise self.bad(
+                "Missing required parameter: 'image'.", field="image", code="missing_required_parameter"
+            )
         return body
 
     def _draw(self, request: Request, body: dict[str, Any], mood: Mood | None) -> Answer:
@@ -107,15 +119,23 @@ class OpenAI(Vendor):
             data = [{"b64_json": base64.b64encode(picture).decode()} for picture, _ in job.images]
         answer: dict[str, Any] = {"created": int(time.time()), "data": data}
         if strict:
-            answer |= {"output_format": order.form, "size": f"{order.width}x{order.height}", "usage": _usage()}
+            answer |= {
+                "output_format": order.form,
+                "size": f"{order.width}x{order.height}",
+                "usage": _usage(),
+            }
         return Answer.json(_odd(job, answer))
 
     def _order(self, body: dict[str, Any]) -> Order:
         prompt, model = body.get("prompt"), body.get("model")
         if not isinstance(prompt, str) or not prompt:
-            raise self.bad("Missing required parameter: 'prompt'.", field="prompt", code="missing_required_parameter")
+            raise self.bad(
+                "Missing required parameter: 'prompt'.", field="prompt", code="missing_required_parameter"
+            )
         if len(prompt) > 32_000:
-            raise self.bad("Invalid 'prompt': string too long.", field="prompt", code="string_above_max_length")
+            raise self.bad(
+                "Invalid 'prompt': string too long.", field="prompt", code="string_above_max_length"
+            )
         if model not in {STRICT, PLAIN}:
             raise Refused(self.refuse(Trouble.NO_MODEL))
         unknown = sorted(body.keys() - _KNOWN - {"images"})

@@ -1,6 +1,6 @@
 """Realm AI Images, as its pages describe it: every order is a job, every poll is a 200.
 
-Its pages leave out the bodies of polls, lists and errors; where they do, this follows the contract's proposal.
+Its pages leave out the bodies of polls, lists and errors; there this follows the contract's proposal.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Requests and answers of a fake upstream as bytes: reading forms, writing answers, mangling them on script."""
+"""Requests and answers of a fake upstream as bytes: reading forms, writing answers, mangling them."""
 
 import base64
 import contextlib
@@ -200,9 +200,7 @@ def mangled(answer: Answer, mood: str) -> Answer:
         case "truncated_json":
             return replace(answer, body=answer.body[: len(answer.body) // 2])
         case "deep_json":
-            return Answer(
-                headers={"Content-Type": "application/json"}, body=b"[" * _DEPTH + b"]" * _DEPTH
-            )
+            return Answer(headers={"Content-Type": "application/json"}, body=b"[" * _DEPTH + b"]" * _DEPTH)
         case "wrong_json":
             return Answer.json(["status", "success", None, 1])
         case "html_200":

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.db import Database
@@ -84,6 +84,16 @@ class Providers:
             if name not in self._made:
                 self._made[name] = self._make(name)
             return self._made[name]
+
+    def warm(self, models: Sequence[str]) -> None:
+        """Bring these models of the GPU engine into memory, and draw once with each.
+
+        Raises:
+            ProviderError, SetupError: one cannot be loaded.
+        """
+        provider = self(DIFFUSERS)
+        assert isinstance(provider, BatchProvider)
+        provider.warm(models)
 
     def warm_models(self) -> list[str]:
         """Give the models that are in memory, as targets name them, the most recently used first."""

@@ -1,23 +1,16 @@
-"""The fake upstream as a server on loopback: listens, keeps the ledger, lets moods strike."""
+"""The fake upstream: lets moods strike and keeps the ledger, in front of one vendor's words."""
 
-import contextlib
-import socket
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from math import ceil
-from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from typing import Final, Self
 
 from tests.upstreams import pictures
+from tests.upstreams.door import Door
 from tests.upstreams.house import FILES, House, Refused, Vendor
 from tests.upstreams.imgprocessing import ImgProcessing
-from tests.upstreams.ledger import Call, Charge, Ledger
+from tests.upstreams.ledger import Call, Ledger, Told
 from tests.upstreams.modelslab import ModelsLab
 from tests.upstreams.moods import Kind, Mood, Trouble
 from tests.upstreams.openai import OpenAI
@@ -31,10 +24,12 @@ _VENDORS: Final[dict[str, type[Vendor]]] = {
     "realm": Realm,
     "openai": OpenAI,
 }
+_MOVED: Final = f"{FILES}moved/"
+"""Where redirects of pictures lead; no mood strikes there, so that a redirect for good is no circle."""
 _KEYS: Final = {"imgprocessing": "live_fake-key-of-a-test", "openai": "sk-fake-key-of-a-test"}
 
 
-class Upstream:
+class Upstream(Told):
     """One vendor with one account, listening on loopback. Thread-safe; `tests.upstreams` has the guide.
 
     Attributes:
@@ -48,7 +43,7 @@ class Upstream:
         self.vendor = vendor
         self.key = _KEYS.get(vendor, "fake-key-of-a-test")
         self.honours_idempotency = False
-        self.ledger = Ledger()
+        super().__init__(Ledger())
         self._house = House(self.ledger)
         self._made = _VENDORS[vendor](self._house, key=self.key)
         self._script = Script()
@@ -73,45 +68,6 @@ class Upstream:
         return self._elsewhere.url
 
     @property
-    def calls(self) -> list[Call]:
-        """All requests, in order of arrival: also refused ones."""
-        with self.ledger.lock:
-            return list(self.ledger.calls)
-
-    @property
-    def charged(self) -> list[Charge]:
-        """All generations that are billed."""
-        with self.ledger.lock:
-            return list(self.ledger.charged)
-
-    @property
-    def submits(self) -> list[Call]:
-        """Requests for pictures."""
-        return self.ledger.of(Kind.SUBMIT)
-
-    @property
-    def polls(self) -> list[Call]:
-        """Requests for how a job goes."""
-        return self.ledger.of(Kind.POLL)
-
-    @property
-    def downloads(self) -> list[Call]:
-        """Requests for a picture's bytes."""
-        return self.ledger.of(Kind.DOWNLOAD)
-
-    @property
-    def deleted(self) -> list[str]:
-        """Ids of what was deleted at the vendor's."""
-        with self.ledger.lock:
-            return list(self.ledger.deleted)
-
-    @property
-    def trespasses(self) -> list[Call]:
-        """Requests to `elsewhere_url`."""
-        with self.ledger.lock:
-            return list(self.ledger.trespasses)
-
-    @property
     def allowed(self) -> int:
         """How many requests the rate limit or a storm let pass."""
         return self._gate.allowed
@@ -124,7 +80,7 @@ class Upstream:
     # --- what tests set -------------------------------------------------------------------------------------
 
     def script(self, *moods: Mood) -> None:
-        """Add moods: each request uses up the first that is for its kind. `refuse_connection` acts at once."""
+        """Add moods; a request uses up the first for its kind, and `refuse_connection` acts at once."""
         for mood in moods:
             assert mood.applies_to(self.vendor), f"{self.vendor} never has {mood} on {mood.kind}"
             if mood.name == "refuse_connection":
@@ -162,6 +118,10 @@ class Upstream:
         """End all jobs that are still processing, stuck ones too."""
         self._house.finish_all()
 
+    def unused(self) -> list[Mood]:
+        """Give the scripted moods that no request has met yet."""
+        return self._script.left()
+
     @property
     def inline_images(self) -> bool:
         """Whether modelslab takes images as base64 or data URI; else by URL only."""
@@ -190,7 +150,7 @@ class Upstream:
 
     # --- running --------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> "Upstream":
+    def __enter__(self) -> Self:
         self._door.up()
         self._elsewhere.up()
         self._house.base_url, self._house.elsewhere = self.base_url, self.elsewhere_url
@@ -218,7 +178,8 @@ class Upstream:
         """Answer one request; whether the connection can be used again."""
         kind = self._made.kind_of(request)
         wait = self._gate.ask() if kind is not Kind.DOWNLOAD else None
-        mood = self._script.take(kind) if wait is None else None
+        moved = request.path.startswith(_MOVED)
+        mood = self._script.take(kind) if wait is None and not moved else None
         call = self._enter(request, kind, mood)
         if wait is not None:
             answer = self._made.dress(self._made.limited(wait.form, wait.seconds))
@@ -266,8 +227,8 @@ class Upstream:
 
     def _ask(self, request: Request, mood: Mood | None) -> Answer:
         if request.path.startswith(FILES):
-            if request.path.startswith(f"{FILES}moved/"):
-                request = replace(request, path=request.path.replace("/moved/", "/", 1))
+            if request.path.startswith(_MOVED):
+                request = replace(request, path=request.path.replace(_MOVED, FILES, 1))
             return self._house.file(request)
         try:
             return self._made.dress(self._made.answer(request, mood))
@@ -279,27 +240,28 @@ class Upstream:
             case "bad_gateway" | "gateway_timeout":
                 return Answer.html(mood.status)
             case "expired":
-                return Answer(status=mood.status, headers={"Content-Type": "application/xml"}, body=b"<Error/>")
+                return Answer(
+                    status=mood.status, headers={"Content-Type": "application/xml"}, body=b"<Error/>"
+                )
             case "redirected_inside":
-                return Answer(status=mood.status, headers={"Location": f"{self.elsewhere_url}{request.path}"})
+                place = f"{self.elsewhere_url}{request.path}"
+                return Answer(status=mood.status, headers={"Location": place})
             case "redirected":
                 return Answer(status=mood.status, headers={"Location": self._moved(request)})
         return self._made.dress(self._refusal(mood))
 
     def _moved(self, request: Request) -> str:
         if request.path.startswith(FILES):
-            return f"{self.base_url}{FILES}moved/{request.path.removeprefix(FILES)}"
-        return f"{self.base_url}{request.path}"
+            return f"{self.base_url}{_MOVED}{request.path.removeprefix(FILES)}"
+        id_ = request.path.split("/")[-2]  # of /v1/images/{id}/download
+        return f"{self.base_url}{_MOVED}{self._house.jobs[id_].names[0]}"
 
     def _refusal(self, mood: Mood) -> Answer:
         if mood.trouble is Trouble.TOO_MANY:
             return self._made.limited(mood.name, mood.seconds)
         if mood.trouble is not None:
             return self._made.refuse(mood.trouble)
-        if isinstance(self._made, ModelsLab):
-            return self._made.in_200(mood.name)
-        assert isinstance(self._made, OpenAI)
-        return self._made.spelled(mood.name)
+        return self._made.own_error(mood.name)
 
     def _serve_elsewhere(self, request: Request, line: Line) -> bool:
         with self.ledger.lock:
