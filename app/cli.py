@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from app import __version__, auth, dispatch, health, log, retention
+from app import __version__, auth, dispatch, health, log, retention, settings_page
 from app import settings as settings_module
 from app.broker import Broker
 from app.db import accounts, connect, migrate, sealed
@@ -181,7 +181,7 @@ def rotate_secrets(state: Path) -> None:
 @main.command(name="settings")
 def show_settings() -> None:
     """Print every setting with its default and meaning, as Markdown."""
-    click.echo(settings_module.as_markdown(), nl=False)
+    click.echo(settings_page.as_markdown(), nl=False)
 
 
 @main.command()

@@ -4,51 +4,20 @@ A setting is an environment variable `DARKROOM_<NAME>`, or a line in the `darkro
 `darkroom up` writes into its state folder. Durations are ISO 8601 (`PT24H`) or a number of seconds.
 """
 
-import contextlib
 import os  # the one place that may
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import SetupError
+from app.setting_types import Entries, Folder, PositiveSeconds, Seconds
 
 ENV_FILE = "darkroom.env"
 """Name of the file in a state folder that tells other commands where that stack's servers are."""
 DEFAULT_STATE = Path(".darkroom")
-_DURATION = TypeAdapter(timedelta)
-
-
-def _as_duration(value: object) -> object:
-    """Take "90" for 90 seconds, which pydantic by itself takes for a broken ISO 8601 duration."""
-    if not isinstance(value, str):
-        return value
-    with contextlib.suppress(ValueError, OverflowError):
-        return timedelta(seconds=float(value))
-    try:
-        return _DURATION.validate_python(value)
-    except ValidationError:
-        raise ValueError("must be a number of seconds, or ISO 8601 such as PT24H") from None
-
-
-def _as_entries(value: object) -> object:
-    """Take "a, b" for the two entries a and b, which pydantic-settings by itself would read as JSON."""
-    if isinstance(value, str):
-        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
-    return value
-
-
-def _as_folder(value: object) -> object:
-    """Take a folder from here, and `~` for the home folder: other processes run elsewhere."""
-    return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
-
-
-Entries = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_entries)]
-Folder = Annotated[Path, BeforeValidator(_as_folder)]
-Seconds = Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_as_duration)]
-PositiveSeconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_as_duration)]
 _SLOWEST_HEARTBEAT = timedelta(seconds=10)
 
 
@@ -275,6 +244,25 @@ class Settings(BaseSettings):
         timedelta(seconds=10), description="Age at which a wake-up missing from the broker is sent again"
     )
 
+    # Local GPUs
+    gpu_device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="Where the GPU engine draws: `cuda:0`, `cpu`; auto: the first GPU, else the CPU",
+    )
+    gpu_reserve_bytes: int = Field(
+        3 * 1024**3, ge=0, description="GPU memory left for the images being drawn, bytes"
+    )
+    gpu_model_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Memory for models, bytes; default: what the GPU has but for the reserve, half of the "
+        "machine's memory on a CPU",
+    )
+    gpu_warm: Entries = Field(
+        (), description="Profiles that a GPU worker brings into memory before it takes jobs"
+    )
+
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record")
     log_format: Literal["console", "json"] = Field("console", description="json for machines")
@@ -382,31 +370,6 @@ def environment_of_child(**changes: str) -> dict[str, str]:
 def is_given(name: str) -> bool:
     """Whether the environment itself (not a file) sets `DARKROOM_<NAME>`."""
     return bool(os.environ.get(f"DARKROOM_{name.upper()}"))
-
-
-def as_markdown() -> str:
-    """Give the page docs/settings.md: every setting with its default and meaning."""
-    lines = [
-        "# Settings",
-        "",
-        "Each is an environment variable, or a line in the `darkroom.env` of a state folder; the environment",
-        "wins. Durations are ISO 8601 (`PT24H`) or seconds. This page is made by `darkroom settings`.",
-        "",
-        "| setting | default | meaning |",
-        "|---|---|---|",
-    ]
-    for name, field in Settings.model_fields.items():
-        default = "required" if field.is_required() else _shown(field.default)
-        lines.append(f"| `DARKROOM_{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(default: object) -> str:
-    if default is None or default == ():
-        return "none"
-    if isinstance(default, timedelta):
-        return f"{default.total_seconds():.15g} s"
-    return f"`{default}`"
 
 
 def _explain(error: ValidationError, state: Path) -> str:

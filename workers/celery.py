@@ -20,14 +20,14 @@ from app import broker, dispatch, log, safe_http
 from app.buckets import Buckets
 from app.db import bell, connect
 from app.domain import catalog
-from app.errors import DarkroomError
+from app.errors import DarkroomError, SetupError
 from app.failpoints import arm
 from app.pool import Pool
 from app.process import die_with_parent
 from app.settings import Settings, load
 from app.storage import open_store
 from app.vault import Vault
-from workers import providers
+from workers import providers, safety
 from workers.copying import Copier
 from workers.deliverer import Deliverer
 from workers.leases import Leases
@@ -77,7 +77,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # A leak in an image library costs one child, not the worker. A new child costs about 0.25 s of CPU:
         # every 500 jobs it was a quarter of a no-op job's cost.
         "worker_max_tasks_per_child": 5_000,
-        "worker_max_memory_per_child": 1_500_000,
+        # A safety model of its own takes up to 1.6 GB of a child.
+        "worker_max_memory_per_child": 1_500_000 + (2_000_000 if settings.safety_folder else 0),
         "beat_schedule": {
             "purge": _every("purge", settings.purge_every.total_seconds()),
             "sweep": _every("sweep", 3600.0),
@@ -236,6 +237,12 @@ def _configure_logging(**_: object) -> None:
 def _remember_pool(instance: Any, **_: object) -> None:
     _main["slots"] = instance.concurrency
     _main["forks"] = "prefork" in instance.pool_cls.__module__
+    if not set(app.amqp.queues.consume_from) <= {broker.WEBHOOKS, broker.UPKEEP}:
+        try:
+            safety.verify(app_settings())
+        except SetupError as error:
+            # Celery logs and swallows every other exception of a signal's handler.
+            raise SystemExit(error.message) from None
 
 
 @signals.worker_process_init.connect

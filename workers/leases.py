@@ -117,7 +117,7 @@ class Leases:
         self._beat_at = 0.0
         self._settings = settings
         self._database = database
-        self._queues = queues
+        self.queues = queues
         self.slots = slots
         self._is_draining = is_draining
         self._held: list[Held] = []
@@ -197,7 +197,7 @@ class Leases:
             workers.beat(
                 tx,
                 self.worker,
-                queues=self._queues,
+                queues=self.queues,
                 slots=self.slots,
                 busy=len(held),
                 warm_models=self.warm_models(),

@@ -19,7 +19,7 @@ from uuid import UUID
 import structlog
 
 from app.buckets import Buckets
-from app.db import Database, bell, jobs, siblings
+from app.db import Database, bell, jobs, queues, siblings
 from app.db.jobs import Claim
 from app.errors import DarkroomError, ProviderError
 from app.log import get_logger
@@ -91,7 +91,7 @@ class Runner:
         """
         if self._leases.draining:
             with self._database.autocommit() as tx:
-                jobs.hand_back(tx, job_id)
+                queues.take_back(tx, [job_id])
             return None
         claim = self._claim(job_id)
         if claim is None:
@@ -110,7 +110,7 @@ class Runner:
             if warm := self._leases.warm_models():
                 better = siblings.prefer_warm(tx, job_id, warm=warm, patience=_PATIENCE)
                 if better is not None:
-                    jobs.hand_back(tx, job_id)
+                    queues.take_back(tx, [job_id])
                     self._doorbell.ring(bell.JOBS)
                     job_id = better
             return jobs.claim(
@@ -119,6 +119,7 @@ class Runner:
                 worker=self._leases.worker,
                 lease=self._settings.lease,
                 deadline=self._settings.job_deadline,
+                queues=self._leases.queues,
             )
 
     @contextmanager

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 
-from app.db import Database, jobs
+from app.db import Database, history, jobs
 from app.db.jobs import Claim
 from app.domain.job import Reason, Status, retry_delay
 from app.errors import DarkroomError, DatabaseDown
@@ -76,7 +76,7 @@ class Settler:
                 cost=cost,
             )
             # The answer to an earlier try may have been lost after its commit.
-            return won or jobs.attempt_won(tx, claim.job_id, attempt=claim.attempt)
+            return won or history.attempt_won(tx, claim.job_id, attempt=claim.attempt)
 
     def _write_retry(self, claim: Claim, outcome: Outcome) -> bool:
         error = outcome.error

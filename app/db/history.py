@@ -265,3 +265,12 @@ def jobs_ahead(tx: Connection, job_id: UUID, *, most: int = 10_000) -> int | Non
     """
     row = tx.exec_driver_sql(_AHEAD, {"job_id": job_id, "most": most}).first()
     return None if row is None else int(row.ahead)
+
+
+def attempt_won(tx: Connection, job_id: UUID, *, attempt: int) -> bool:
+    """Whether this attempt completed the job: asked when the answer to the settle got lost."""
+    row = tx.exec_driver_sql(
+        "SELECT 1 FROM jobs WHERE id = %(job_id)s AND status = 'completed' AND attempt = %(attempt)s",
+        {"job_id": job_id, "attempt": attempt},
+    ).first()
+    return row is not None

@@ -73,7 +73,7 @@ _CLAIM: Final = f"""
 WITH claimed AS (
     UPDATE jobs SET {TAKE}
     WHERE id = %(job_id)s AND status IN {FROM_TO_PROCESSING} AND run_at <= now()
-          AND cancel_requested_at IS NULL
+          AND cancel_requested_at IS NULL AND (%(queues)s::text[] IS NULL OR queue = ANY (%(queues)s))
     RETURNING {CLAIMED}
 ), event AS (
     INSERT INTO job_events (job_id, from_status, to_status, attempt, reason, worker)
@@ -84,7 +84,13 @@ SELECT * FROM claimed
 
 
 def claim(
-    tx: Connection, job_id: UUID, *, worker: str, lease: timedelta, deadline: timedelta
+    tx: Connection,
+    job_id: UUID,
+    *,
+    worker: str,
+    lease: timedelta,
+    deadline: timedelta,
+    queues: Sequence[str] | None = None,
 ) -> Claim | None:
     """Take a queued job that is due; None when somebody else has it or it is not due.
 
@@ -92,9 +98,18 @@ def claim(
         worker: unique name of this process; written to `lease_owner`.
         lease: how long the job stays ours without a heartbeat.
         deadline: how long this attempt may take altogether.
+        queues: those this process serves: a late wake-up may name a job that was moved to another; None:
+            all of them.
     """
     row = tx.exec_driver_sql(
-        _CLAIM, {"job_id": job_id, "worker": worker, "lease": lease, "deadline": deadline}
+        _CLAIM,
+        {
+            "job_id": job_id,
+            "worker": worker,
+            "lease": lease,
+            "deadline": deadline,
+            "queues": None if queues is None else list(queues),
+        },
     ).first()
     return None if row is None else Claim(**row._mapping)
 
@@ -177,7 +192,7 @@ SELECT count(*) AS won FROM won
 """
 
 
-def settle_completed(
+def settle_completed(  # noqa: PLR0913 - the columns it writes
     tx: Connection,
     job_id: UUID,
     *,
@@ -330,14 +345,6 @@ def cancel(tx: Connection, job_id: UUID, *, account_id: UUID) -> Status | None:
     return None if row is None else Status(row.status)
 
 
-def hand_back(tx: Connection, job_id: UUID) -> None:
-    """Undo the dispatch of a job nobody claimed, so that relay sends another wake-up for it."""
-    tx.exec_driver_sql(
-        "UPDATE jobs SET dispatched_at = NULL WHERE id = %(job_id)s AND status = 'queued'",
-        {"job_id": job_id},
-    )
-
-
 _RESCUE: Final = f"""
 WITH silent AS (
     SELECT id, crashes + 1 AS crashes, failures + 1 AS failures, attempt, lease_owner,
@@ -388,12 +395,3 @@ def rescue(tx: Connection, *, limit: int = 500) -> Rescued:
     """
     row = tx.exec_driver_sql(_RESCUE, {"limit": limit}).one()
     return Rescued(requeued=row.requeued, failed=row.failed)
-
-
-def attempt_won(tx: Connection, job_id: UUID, *, attempt: int) -> bool:
-    """Whether this attempt completed the job: asked when the answer to the settle got lost."""
-    row = tx.exec_driver_sql(
-        "SELECT 1 FROM jobs WHERE id = %(job_id)s AND status = 'completed' AND attempt = %(attempt)s",
-        {"job_id": job_id, "attempt": attempt},
-    ).first()
-    return row is not None

@@ -107,6 +107,8 @@ class ProviderError(DarkroomError):
     """The provider did not deliver an image."""
 
     code = "provider_failed"
+    charged = True
+    """Whether the attempt counts against the job; not where the provider is unwell for everybody."""
 
 
 class ProviderDown(ProviderError):
@@ -120,6 +122,7 @@ class ProviderBusy(ProviderDown):
     """The provider takes no more calls at the moment."""
 
     code = "provider_busy"
+    charged = False
 
 
 class ProviderDenied(ProviderDown):
@@ -147,31 +150,12 @@ class UpstreamAmbiguous(ProviderError):
     code = "upstream_ambiguous"
 
 
-class ModelUnavailable(ProviderError):
-    """The model cannot be loaded on this server; the operator must see to its files."""
-
-    code = "model_unavailable"
-    internal = True
-
-
-class GpuOutOfMemory(ProviderError):
-    """The picture needs more GPU memory than there is; ask for a smaller size."""
-
-    code = "gpu_out_of_memory"
-
-
-class DeviceBroken(ProviderDown):
-    """The GPU failed; the picture is drawn again when it is back."""
-
-    code = "device_broken"
-    internal = True
-
-
 class Deferred(ProviderError):
     """The provider's rate limit lets this job go only later."""
 
     code = "deferred"
     retryable = True
+    charged = False
 
 
 class Unservable(DarkroomError):

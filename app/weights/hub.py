@@ -88,7 +88,7 @@ class Hub:
         if wrong:
             raise SetupError(
                 f"{len(wrong)} of {len(names)} files of {repository.id} did not come, {wrong[0]} for one; "
-                "run the same command again, it goes on where it stopped"
+                "run the same command again; files that are whole are kept"
             )
 
     @contextmanager
@@ -115,8 +115,8 @@ class Hub:
             raise SetupError(f"{at} answered {status} for {repository}; try again later") from error
         except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
             raise SetupError(
-                f"{at} cannot be reached ({error}); run the same command again when it can, it goes on where "
-                "it stopped. A mirror: DARKROOM_HUB_ENDPOINT"
+                f"{at} cannot be reached ({error}); run the same command again when it can; files "
+                "that are whole are kept. A mirror: DARKROOM_HUB_ENDPOINT"
             ) from error
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -93,7 +93,7 @@ def fetch(load: Load, hub: Hub) -> None:
     """Download what is not there yet, and note beside it which commit it is.
 
     Raises:
-        SetupError: not all of it came; run again, it goes on where it stopped.
+        SetupError: not all of it came; run again; files that are whole are kept.
     """
     try:
         load.need.folder.mkdir(parents=True, exist_ok=True)

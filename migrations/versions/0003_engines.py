@@ -4,6 +4,8 @@ The code of the release before runs on the schema this leaves behind: every new 
 be null.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy import Text
@@ -44,7 +46,7 @@ def _replace_check(table: str, name: str, condition: str) -> None:
 
 
 def _extend_jobs() -> None:
-    columns = (
+    columns: tuple[sa.Column[Any], ...] = (
         sa.Column(
             "target_model",
             Text(),
@@ -81,7 +83,7 @@ def _extend_jobs() -> None:
     )
 
 
-def _moment(name: str, comment: str, **options: object) -> sa.Column:
+def _moment(name: str, comment: str, **options: Any) -> sa.Column[Any]:
     return sa.Column(name, sa.DateTime(timezone=True), comment=comment, **options)
 
 

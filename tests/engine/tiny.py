@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5, SDXL and Flux in the size of a thumbnail: real architectures, random weights, built offline.
+"""Stable Diffusion 1.5, SDXL and Flux as thumbnails: real architectures, random weights, built offline.
 
 Four models take less than a second to build and 9 MB to keep. What they draw is noise; that they are drawn by
 the very code that draws the large ones is the point.
@@ -38,7 +38,12 @@ _NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedu
 def build(folder: Path) -> Path:
     """Write the four models below a folder, each in diffusers' layout; gives the folder."""
     torch.manual_seed(7)
-    for name, made in (("sd15", _sd15()), ("sdxl", _sdxl()), ("schnell", _flux()), ("dev", _flux(embeds=True))):
+    for name, made in (
+        ("sd15", _sd15()),
+        ("sdxl", _sdxl()),
+        ("schnell", _flux()),
+        ("dev", _flux(embeds=True)),
+    ):
         made.save_pretrained(folder / name, safe_serialization=True)
     return folder
 
@@ -63,7 +68,7 @@ def _sd15() -> Any:
     return StableDiffusionPipeline(
         vae=_vae(latents=4, scaling_factor=0.18215),
         text_encoder=text,
-        tokenizer=_clip_tokenizer(),
+        tokenizer=clip_tokenizer(),
         unet=_unet(cross_attention_dim=_WIDE),
         scheduler=PNDMScheduler(**_NOISE, steps_offset=1, skip_prk_steps=True, set_alpha_to_one=False),
         safety_checker=None,
@@ -77,8 +82,8 @@ def _sdxl() -> Any:
         vae=_vae(latents=4, scaling_factor=0.13025),
         text_encoder=CLIPTextModel(_clip_config()),
         text_encoder_2=CLIPTextModelWithProjection(_clip_config(projection_dim=_WIDE)),
-        tokenizer=_clip_tokenizer(),
-        tokenizer_2=_clip_tokenizer(pad_token="!"),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(pad_token="!"),
         unet=_unet(
             cross_attention_dim=2 * _WIDE,
             use_linear_projection=True,
@@ -104,11 +109,17 @@ def _flux(*, embeds: bool = False) -> Any:
         guidance_embeds=embeds,
     )
     return FluxPipeline(
-        vae=_vae(latents=4, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        vae=_vae(
+            latents=4,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
         text_encoder=CLIPTextModel(_clip_config()),
         text_encoder_2=T5EncoderModel(_t5_config()),
-        tokenizer=_clip_tokenizer(),
-        tokenizer_2=_t5_tokenizer(),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=t5_tokenizer(),
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0 if embeds else 1.0, use_dynamic_shifting=embeds),
     )
@@ -156,7 +167,7 @@ def _clip_config(**changes: Any) -> Any:
     )
 
 
-def _clip_tokenizer(**changes: Any) -> Any:
+def clip_tokenizer(**changes: Any) -> Any:
     """A tokenizer of bytes: each byte a token, and each once more for the end of a word."""
     symbols = _byte_symbols()
     words = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
@@ -186,7 +197,8 @@ def _t5_config() -> Any:
     )
 
 
-def _t5_tokenizer() -> Any:
+def t5_tokenizer() -> Any:
+    """A tokenizer of printable ASCII letters."""
     letters = [("\u2581", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *letters]
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=512)

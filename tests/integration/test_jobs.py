@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from app.db import Database, jobs
+from app.db import Database, history, jobs
 from app.db.jobs import Claim
 from app.domain.job import MAX_CRASHES, TERMINAL, Reason, Status
 from tests import rows
@@ -143,7 +143,7 @@ def test_a_settle_that_is_repeated_changes_nothing(database: Database, account: 
     assert not complete(database, job_id, attempt=1)
 
     with database.autocommit() as tx:
-        assert jobs.attempt_won(tx, job_id, attempt=1)
+        assert history.attempt_won(tx, job_id, attempt=1)
     assert len(rows.query(database, "SELECT 1 AS one FROM outputs")) == 1
 
 

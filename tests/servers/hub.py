@@ -1,7 +1,7 @@
 """A small Hugging Face hub on loopback: repositories of files at one commit, with ranges, gates and stalls.
 
-It speaks the part of the hub's wire form that its own client uses: model info, the tree of a commit, and files by
-name with an ETag, their commit, and ranges.
+It speaks the part of the hub's wire form that its own client uses: model info, the tree of a commit, and
+files by name with an ETag, their commit, and ranges.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Shelved:
 
 @dataclass
 class FakeHub:
-    """Its state; `asked` holds each request for a file's content: its name and the range that was asked for."""
+    """Its state; `asked` holds each request for a file's content: its name and the range asked for."""
 
     repositories: dict[str, Shelved] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
     state: FakeHub
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
     def do_HEAD(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app import settings
+from app import settings, settings_page
 from app.db.queues import ALIVE_WITHIN
 from app.errors import SetupError
 
@@ -85,4 +85,4 @@ def test_a_heartbeat_may_be_missed_twice_and_a_worker_is_never_taken_for_dead(st
 def test_every_setting_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
-    assert page == settings.as_markdown(), "run: darkroom settings > docs/settings.md"
+    assert page == settings_page.as_markdown(), "run: darkroom settings > docs/settings.md"

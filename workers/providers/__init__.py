@@ -101,10 +101,6 @@ class Providers:
         return made.warm_models() if isinstance(made, BatchProvider) else []
 
     def _make(self, name: str) -> Provider:
-        if name == DIFFUSERS:
-            from workers.providers.opening import diffusers  # noqa: PLC0415 - torch takes seconds to import
-
-            return diffusers(self._settings, self._catalog, on_broken=self._on_broken)
         if (account := self._catalog.upstream(name)) is not None:
             from workers.providers.opening import upstream  # noqa: PLC0415 - most workers call none
 

@@ -1,0 +1,49 @@
+"""What the adapters share of putting a spec into words: images as files, and reading vendors' refusals."""
+
+import base64
+import io
+from typing import Any, Final
+
+from PIL import Image
+
+_CONTENT: Final = ("nsfw", "content policy", "content_policy", "moderation", "safety", "sensitive content")
+
+
+def png(image: Image.Image) -> bytes:
+    """Give an image as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def data_uri(image: Image.Image) -> str:
+    """Give an image as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
+def is_about_content(*words: object) -> bool:
+    """Whether a vendor's words say that it will not draw what is wished."""
+    said = " ".join(str(word) for word in words).lower()
+    return any(mark in said for mark in _CONTENT)
+
+
+def sentence(message: Any) -> str:
+    """Give a message that may be text, or an object of lists as web frameworks validate with."""
+    if isinstance(message, dict):
+        lists = (value if isinstance(value, list) else [value] for value in message.values())
+        return " ".join(str(each) for one in lists for each in one)
+    return str(message or "")
+
+
+def text_of(value: object) -> str | None:
+    """Give an id that may be text or a number; None where it is neither."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value)[:200] or None
+
+
+def seconds_of(value: object, *, otherwise: float) -> float:
+    """Give an estimate in seconds that may be missing or of an odd type."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:  # noqa: PLR2004 - no estimate is longer
+        return otherwise
+    return float(value)
