@@ -50,9 +50,14 @@ DarkroomError                      code, http_status, retryable, retry_after
 ├─ ProviderError                   a provider did not deliver
 │  ├─ ProviderDown                 retryable
 │  │  ├─ ProviderBusy              retry_after; not the job's fault, so not charged to it
-│  │  └─ ProviderDenied            key or credit: the operator's to mend
+│  │  ├─ ProviderDenied            key or credit: the operator's to mend
+│  │  ├─ AnswerLost                a paid call was sent, and whether it was taken is unknown
+│  │  ├─ CallLost                  it was taken, and brings nothing
+│  │  └─ DeviceBroken              our GPU; its process ends
 │  ├─ ProviderRefused              another target may be able to
 │  │  └─ ContentRefused            nobody else is asked
+│  ├─ ModelUnavailable             its files are missing or broken
+│  ├─ GpuOutOfMemory               after everything was tried
 │  ├─ UpstreamAmbiguous            paid or not: unknown
 │  └─ Deferred                     our own rate limit for the provider; retry_after, not charged
 ├─ Unservable                      503: no live worker or provider can draw the model
@@ -80,9 +85,12 @@ from app.errors.ours import (
     DatabaseDown,
     DeadlineExceeded,
     Deferred,
+    DeviceBroken,
     Draining,
+    GpuOutOfMemory,
     JobFailed,
     Lost,
+    ModelUnavailable,
     ObjectCorrupt,
     ObjectMissing,
     ProviderBusy,
@@ -152,10 +160,12 @@ __all__ = [
     "DatabaseDown",
     "DeadlineExceeded",
     "Deferred",
+    "DeviceBroken",
     "Draining",
     "FieldProblem",
     "ForbiddenAddress",
     "Gone",
+    "GpuOutOfMemory",
     "IdempotencyMismatch",
     "InvalidFields",
     "JobCancelled",
@@ -164,6 +174,7 @@ __all__ = [
     "Lost",
     "MalformedBody",
     "MethodNotAllowed",
+    "ModelUnavailable",
     "NotFound",
     "NotOffered",
     "ObjectCorrupt",

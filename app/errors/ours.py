@@ -150,6 +150,26 @@ class UpstreamAmbiguous(ProviderError):
     code = "upstream_ambiguous"
 
 
+class ModelUnavailable(ProviderError):
+    """The model cannot be loaded on this server; the operator must see to its files."""
+
+    code = "model_unavailable"
+    internal = True
+
+
+class GpuOutOfMemory(ProviderError):
+    """The picture needs more GPU memory than there is; ask for a smaller size."""
+
+    code = "gpu_out_of_memory"
+
+
+class DeviceBroken(ProviderDown):
+    """The GPU failed; the picture is drawn again when it is back."""
+
+    code = "device_broken"
+    internal = True
+
+
 class Deferred(ProviderError):
     """The provider's rate limit lets this job go only later."""
 

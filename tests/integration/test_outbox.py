@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from kombu import Connection
@@ -91,7 +92,8 @@ def test_a_relay_releases_deliveries_beside_jobs(office: Office, receiver: Recei
     done = relay.release_due()
 
     assert (done.released, done.more) == (3, False)
-    assert done.wait == office.settings.relay_poll
+    # Less where the look at deliveries was slow: then the next follows as soon as it has rested.
+    assert timedelta(0) < done.wait <= office.settings.relay_poll
     assert broker.depth(WEBHOOKS) == 3
 
 
