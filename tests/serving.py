@@ -37,7 +37,7 @@ def serving(
     """
     flask = web.create_app(settings)
     server = make_server("127.0.0.1", 0, flask, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, name="serving", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="serving", daemon=True)
     thread.start()
     try:
         with drawing(settings, database, storage, provider=provider):

@@ -3,6 +3,7 @@
 import base64
 import gc
 import itertools
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -332,7 +333,12 @@ def by_openai(url: str, account: Account) -> dict[str, Any]:
 
 @pytest.fixture
 def silent() -> Iterator[Stranger]:
-    with stranger(strangers.silence) as host:
+    """A host that says nothing, and hangs up once it is told to leave."""
+
+    def wait(host: Stranger, _line: socket.socket) -> None:
+        host.leaving.wait()
+
+    with stranger(wait) as host:
         yield host
 
 
@@ -361,11 +367,26 @@ def test_slow_hosts_of_one_accounts_images_hold_a_quarter_of_the_threads(
         refused = send(account)
         others = pool.submit(send, stranger)
         eventually(lambda: len(silent.requests) == 3, within=20)
+        silent.leaving.set()
         told = [each.result(timeout=30).status_code for each in (*slow, others)]
 
     assert refused.status_code == 429
     assert refused.headers["Retry-After"] == "1"
     assert set(told) <= {400, 422}
+
+
+@pytest.mark.parametrize("request_for", [by_modelslab, by_jobs, by_openai])
+def test_an_image_whose_host_says_nothing_is_told_as_the_callers_fault_in_time(
+    request_for: Callable[[str, Account], dict[str, Any]], app_with: Make, account: Account
+) -> None:
+    client = app_with(fetch_allow=(strangers.HERE,), fetch_timeout=timedelta(seconds=0.5)).test_client()
+    with stranger(strangers.silence) as host:
+        began = time.monotonic()
+        answer = client.post(**request_for(f"{host.url}/a.png", account))
+
+    assert answer.status_code in {400, 422}, answer.text
+    assert time.monotonic() - began < 3
+    assert len(host.requests) == 1
 
 
 # Estimates

@@ -120,7 +120,8 @@ class ImgProcessing(Vendor):
     def _created(self, job: Job, name: str) -> Answer:
         job.extra["name"] = name
         with self.house.lock:
-            self._newest_first.insert(0, job)
+            if job.images:
+                self._newest_first.insert(0, job)
         usage = {"X-Image-Processing-Usage": "1"}
         if job.has("too_few_pictures"):
             return Answer.json({}, 201, usage)

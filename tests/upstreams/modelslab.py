@@ -145,7 +145,7 @@ class ModelsLab(Vendor):
         return float(number) if name == "strength" else int(number)
 
     def _processing(self, job: Job) -> Answer:
-        eta = 1.07 if job.has("pending_float_eta") else 1
+        eta = 1.07 if job.has("pending_float_eta") else int(not job.ready)
         path = next(it for it in REALTIME if job.extra["path"].startswith(it))
         return self._answer(
             job,

@@ -208,7 +208,7 @@ def _odd(job: Job, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _soon(job: Job) -> str:
-    return _iso(job.created + timedelta(seconds=1))
+    return _iso(job.created + timedelta(seconds=1 if job.polls_left else 0.1))
 
 
 def _iso(moment: datetime) -> str:

@@ -4,18 +4,23 @@ So it can be asked for a call whose answer got lost: the newest images are looke
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 from workers.providers.upstream.line import Answer, Line
 from workers.providers.upstream.promise import AnswerLost, CallLost, Found, Order, Receipt
 from workers.providers.upstream.words import is_about_content, sentence, text_of
 
 _PAGE: Final = 100
+"""Images on a page: the most it gives."""
 _PAGES: Final = 5
 """Pages looked through: an ambiguous call is one of the account's newest."""
-_CREATED: Final = 201
 _OK: Final = 200
-_NOT_FOUND: Final = 404
+_MADE: Final = frozenset({_OK, 201})
+_GONE: Final = frozenset({404, 410})
+_REFUSED: Final = frozenset({400, 403, 422})
+_CONTENT: Final = ("flagged", "content filter")
+"""What its refusals say of content beside the words that all vendors use."""
 
 
 class ImgProcessing:
@@ -39,8 +44,9 @@ class ImgProcessing:
         if spec.negative_prompt:
             body["negative_prompt"] = spec.negative_prompt
         answer = self._line.send("POST", "/images/imagine", json=body, headers=self._headers)
-        if answer.status != _CREATED:
+        if answer.status not in _MADE:
             self._refuse(answer)
+        # A success that cannot be read may be an image all the same, so from here on `find` decides.
         upstream_id = text_of(answer.json().get("id"))
         if upstream_id is None:
             raise AnswerLost("The provider's answer names no image.")
@@ -49,8 +55,8 @@ class ImgProcessing:
     def ask(self, upstream_id: str, detail: Mapping[str, object]) -> Receipt:
         """See `Adapter`: the image is there at once."""
         del detail
-        answer = self._line.send("GET", f"/images/{upstream_id}/download", headers=self._headers)
-        if answer.status == _NOT_FOUND:
+        answer = self._line.send("GET", f"{_path_of(upstream_id)}/download", headers=self._headers)
+        if answer.status in _GONE:
             raise CallLost("The provider does not know the image any more.")
         if answer.status != _OK:
             self._refuse(answer)
@@ -64,11 +70,8 @@ class ImgProcessing:
             if answer.status != _OK:
                 self._refuse(answer)
             page = answer.json()
-            images = [one for one in page.get("data") or [] if isinstance(one, dict)]
-            for one in images:
-                upstream_id = text_of(one.get("id"))
-                if one.get("name") == order.reference and upstream_id is not None:
-                    return Receipt(upstream_id=upstream_id, wait=0.0)
+            if (upstream_id := _named(page, order.reference)) is not None:
+                return Receipt(upstream_id=upstream_id, wait=0.0)
             links = page.get("links")
             following = links.get("next") if isinstance(links, dict) else None
             if not isinstance(following, str) or "?" not in following:
@@ -80,12 +83,30 @@ class ImgProcessing:
     def cancel(self, upstream_id: str, detail: Mapping[str, object]) -> None:
         """Delete the image: nobody wants it any more."""
         del detail
-        self._line.send("DELETE", f"/images/{upstream_id}", headers=self._headers)
+        self._line.send("DELETE", _path_of(upstream_id), headers=self._headers)
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, answer: Answer) -> NoReturn:
         try:
             said = answer.json()
         except AnswerLost:
             said = {}
         message = sentence(said.get("message") or said.get("error") or said.get("errors"))
-        self._line.refuse(answer, message, content=is_about_content(message, said.get("type")))
+        content = is_about_content(message, said.get("type")) or any(
+            mark in message.lower() for mark in _CONTENT
+        )
+        self._line.refuse(answer, message, content=content and answer.status in _REFUSED)
+
+
+def _path_of(upstream_id: str) -> str:
+    return f"/images/{quote(upstream_id, safe='')}"
+
+
+def _named(page: Mapping[str, Any], name: str) -> str | None:
+    """Give the id of the image of this name on a page of the list."""
+    images = page.get("data")
+    if not isinstance(images, list):
+        raise AnswerLost("The provider's answer is no list of images.")
+    for one in images:
+        if isinstance(one, dict) and one.get("name") == name:
+            return text_of(one.get("id"))
+    return None

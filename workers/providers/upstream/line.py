@@ -31,7 +31,7 @@ _MAX_BYTES: Final = 96 * 1024 * 1024
 """Of an answer: ten images of 4 megapixels as base64 text are about that."""
 _DENIED: Final = frozenset({401, 402, 403})
 _BUSY: Final = frozenset({425, 429})
-_LOST: Final = frozenset({502, 504})
+_LOST: Final = frozenset({502, 504, 520, 524})
 """A gateway says these; what stands behind it may have taken the call."""
 _LONGEST_PAUSE: Final = timedelta(minutes=10)
 
@@ -115,6 +115,8 @@ class Line:
                 )
         except requests.exceptions.ConnectTimeout:
             raise ProviderDown("The provider cannot be reached.") from None
+        except requests.exceptions.SSLError:
+            raise ProviderDown("The provider does not show a certificate that can be trusted.") from None
         except requests.exceptions.ConnectionError as error:
             if "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error):
                 raise ProviderDown("The provider cannot be reached.") from None

@@ -45,13 +45,15 @@ class ModelsLab:
         if answer.status == 404:  # noqa: PLR2004 - HTTP's
             raise CallLost("The provider does not know the job any more.")
         found = self._read(answer)
+        if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
+            self._refuse(answer, found)
+        if found.get("nsfw_content_detected") is True:
+            raise ContentRefused("The provider will not draw this: it took its image for unsafe.")
         if found.get("status") in {"error", "failed"}:
             message = sentence(found.get("message") or found.get("messege"))
             if is_about_content(message):
                 raise ContentRefused(f"The provider will not draw this: {self._line.told(message)}")
             raise CallLost(f"The provider's job failed: {self._line.told(message)}")
-        if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
-            self._refuse(answer, found)
         return self._receipt({**found, "id": upstream_id}, family=str(detail.get("family", "")))
 
     def find(self, order: Order) -> Receipt | None:
@@ -73,7 +75,7 @@ class ModelsLab:
             "seed": spec.seed_of(order.index),
             "num_inference_steps": spec.num_inference_steps,
             "guidance_scale": spec.guidance_scale,
-            "safety_checker": False,
+            "safety_checker": spec.safety_checker,
             "enhance_prompt": False,
             "instant_response": True,
             "temp": True,
@@ -105,6 +107,9 @@ class ModelsLab:
     def _receipt(self, found: Mapping[str, Any], *, family: str) -> Receipt:
         upstream_id = text_of(found.get("id"))
         output = found.get("output")
+        if found.get("nsfw_content_detected") is True and upstream_id is not None:
+            # Blank images; `ask` says so, once the id is saved.
+            return Receipt(upstream_id=upstream_id, detail={"family": family}, wait=0.0)
         if found.get("status") == "success" and isinstance(output, list):
             return Receipt(
                 upstream_id=upstream_id,

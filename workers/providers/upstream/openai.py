@@ -35,6 +35,10 @@ class OpenAI:
             "n": order.images,
             "size": f"{spec.width}x{spec.height}",
         }
+        if "seed" in order.honours:
+            fields["seed"] = spec.seed_of(order.index)
+        if "negative_prompt" in order.honours and spec.negative_prompt:
+            fields["negative_prompt"] = spec.negative_prompt
         if spec.operation is Operation.TEXT_TO_IMAGE:
             answer = self._line.send("POST", "/images/generations", json=fields, headers=headers)
         else:

@@ -22,9 +22,10 @@ class Order:
     Attributes:
         index: position of its first image within the job, from 0; image i has the seed `spec.seed_of(i)`.
         images: how many, at most the capability's `images_per_call`.
-        reference: our word for the call, at most 30 letters, digits and hyphens: the same for each attempt,
-            and no other call has it. Sent wherever the vendor takes one.
+        reference: our word for the call, at most 30 letters, digits and hyphens: the same for each attempt
+            until a call has failed, and no other job has it. Sent wherever the vendor takes one.
         model: the provider's own name for the model.
+        honours: parameters that have an effect there, by the target's capability.
     """
 
     spec: JobSpec
@@ -33,6 +34,7 @@ class Order:
     images: int
     reference: str
     model: str
+    honours: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The core of all upstream providers: resume or buy, wait, fetch, verify; paid calls are rows first."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -93,10 +93,12 @@ class Upstream:
             return
         self._warn(spec, capability, attempt)
         if self._key is None:
-            raise ProviderDenied(f"No key is set for upstream {self.name}: DARKROOM_UPSTREAM_KEYS.")
+            denied = ProviderDenied(f"No key is set for upstream {self.name}: DARKROOM_UPSTREAM_KEYS.")
+            self._note_failure(denied)
+            raise denied
         with self._database.autocommit() as tx:
             known = upstreams.newest_calls(tx, attempt.job_id, provider=self.name)
-        for order in _orders(spec, inputs, attempt, capability):
+        for order in _orders(spec, inputs, attempt, capability, known):
             call = known.get(order.index)
             job = _Bought(self._means, order, attempt, target.cost_per_image)
             try:
@@ -163,27 +165,33 @@ class _Bought:
                 )
             except CallLost as error:
                 self._end(call.id, CallState.FAILED, error=error)
-                return self.bought()
+                return self.bought(_next_reference(call.reference))
         if call.state is not CallState.SENDING:
-            return self.bought()
+            failed = call.state is CallState.FAILED
+            return self.bought(_next_reference(call.reference) if failed else call.reference)
         if self._adapter.can_find:
             receipt = self._adapter.find(self._order)
             if receipt is not None:
                 self._accept(call.id, receipt)
                 return self._awaited(call.id, receipt)
             self._end(call.id, CallState.REFUSED)
-            return self.bought()
+            return self.bought(call.reference)
+        self._end(call.id, CallState.UNKNOWN)
         if not self._account.idempotent:
-            self._end(call.id, CallState.UNKNOWN)
             if self._account.ambiguous == "fail":
                 raise UpstreamAmbiguous
             self._attempt.note("bought_again", True)
-        return self.bought()
+        return self.bought(call.reference)
 
-    def bought(self) -> list[Picture]:
-        """Make the call, once it is its turn, and give what comes of it."""
+    def bought(self, reference: str | None = None) -> list[Picture]:
+        """Make the call, once it is its turn, and give what comes of it.
+
+        Args:
+            reference: the one an earlier call for these images had: who honours Idempotency-Key takes the two
+                for one. None: this is the first.
+        """
         self._await_turn()
-        order = self._order
+        order = self._order = replace(self._order, reference=reference or self._order.reference)
         with self._database.autocommit() as tx:
             call_id = upstreams.begin_call(
                 tx,
@@ -231,7 +239,7 @@ class _Bought:
             raise
         except AttemptEnded:
             raise  # the next attempt goes on with it
-        except CallLost as error:
+        except (CallLost, ProviderRefused) as error:
             self._end(call_id, CallState.FAILED, error=error)
             raise
         except DarkroomError as error:
@@ -255,8 +263,8 @@ class _Bought:
         return receipt
 
     def _pictures(self, receipt: Receipt) -> list[Picture]:
-        found = receipt.found or ()
-        if len(found) != self._order.images:
+        found = (receipt.found or ())[: self._order.images]
+        if len(found) < self._order.images:
             raise ProviderDown(f"The provider sent {len(found)} images instead of {self._order.images}.")
         try:
             return [self._picture(nth, one) for nth, one in enumerate(found)]
@@ -299,7 +307,8 @@ class _Bought:
                 self._adapter.cancel(receipt.upstream_id, receipt.detail)
             except ProviderError as error:
                 log.warning("upstream_cancel_failed", upstream=self._account.name, error=error.code)
-        self._end(call_id, CallState.FAILED, error=CancelRequested())
+        cost = None if receipt.upstream_id else self._cost
+        self._end(call_id, CallState.FAILED, error=CancelRequested(), cost=cost)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -309,18 +318,34 @@ class _Bought:
             self._attempt.check()
 
 
-def _orders(spec: JobSpec, inputs: Inputs, attempt: Attempt, capability: Capability) -> Iterator[Order]:
-    """Cut a job into calls; the reference is the same in every attempt, and no other call has it."""
-    most = capability.images_per_call
-    for index in range(0, spec.num_images, most):
+def _orders(
+    spec: JobSpec,
+    inputs: Inputs,
+    attempt: Attempt,
+    capability: Capability,
+    known: Mapping[int, upstreams.Call],
+) -> Iterator[Order]:
+    """Cut a job into calls, as earlier attempts did where they made some."""
+    index = 0
+    while index < spec.num_images:
+        most = known[index].images if index in known else capability.images_per_call
+        images = min(most, spec.num_images - index)
         yield Order(
             spec=spec,
             inputs=inputs,
             index=index,
-            images=min(most, spec.num_images - index),
-            reference=f"{attempt.job_id.hex[6:]}-{index}",
+            images=images,
+            reference=f"{attempt.job_id.hex[8:]}-{index}",
             model=attempt.model,
+            honours=capability.honours,
         )
+        index += images
+
+
+def _next_reference(reference: str) -> str:
+    """Give another one: a call that failed is not to be answered with its failure again."""
+    job, index, *again = reference.split("-")
+    return f"{job}-{index}-{int(again[0]) + 1 if again else 1}"
 
 
 def _unchanged(spec: JobSpec, inputs: Inputs) -> Iterator[Picture]:

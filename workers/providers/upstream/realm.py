@@ -5,7 +5,8 @@ It takes no seed and tells the one it chose with each result. Up to four images 
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 from app.domain.spec import MAX_SEED, Operation
 from app.errors import ContentRefused
@@ -15,7 +16,10 @@ from workers.providers.upstream.words import is_about_content, png, sentence, te
 
 _OK: Final = 200
 _ACCEPTED: Final = 202
-_NOT_FOUND: Final = 404
+_GONE: Final = frozenset({404, 410})
+_REFUSED: Final = frozenset({400, 403, 422})
+_SOONEST: Final = 0.5
+"""Seconds."""
 
 
 class Realm:
@@ -51,8 +55,8 @@ class Realm:
     def ask(self, upstream_id: str, detail: Mapping[str, object]) -> Receipt:
         """See `Adapter`."""
         del detail
-        answer = self._line.send("GET", f"/images/jobs/{upstream_id}", headers=self._headers)
-        if answer.status == _NOT_FOUND:
+        answer = self._line.send("GET", f"/images/jobs/{quote(upstream_id, safe='')}", headers=self._headers)
+        if answer.status in _GONE:
             raise CallLost("The provider does not know the job any more.")
         if answer.status != _OK:
             self._refuse(answer)
@@ -62,9 +66,11 @@ class Realm:
             if is_about_content(told, said.get("errorCode")):
                 raise ContentRefused(f"The provider will not draw this: {told}")
             raise CallLost(f"The provider's job failed: {told}")
+        if said.get("status") in {"queued", "processing"}:
+            return Receipt(upstream_id=upstream_id, wait=_until(said.get("estimatedCompletion")))
         results = said.get("results")
         if said.get("status") != "completed" or not isinstance(results, list):
-            return Receipt(upstream_id=upstream_id)
+            raise AnswerLost("The provider's answer says neither done nor processing.")
         return Receipt(upstream_id=upstream_id, found=tuple(_found(one) for one in results))
 
     def find(self, order: Order) -> Receipt | None:
@@ -74,14 +80,14 @@ class Realm:
     def cancel(self, upstream_id: str, detail: Mapping[str, object]) -> None:
         """Do nothing: it documents no way."""
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, answer: Answer) -> NoReturn:
         error: Any
         try:
             error = answer.json().get("error")
         except AnswerLost:
             error = None
         said = error if isinstance(error, dict) else {"message": error}
-        content = is_about_content(said.get("code"), said.get("message"))
+        content = answer.status in _REFUSED and is_about_content(said.get("code"), said.get("message"))
         self._line.refuse(answer, sentence(said.get("message")), content=content)
 
 
@@ -109,16 +115,16 @@ def _files(order: Order) -> dict[str, tuple[str, bytes, str]]:
 def _found(result: object) -> Found:
     if not isinstance(result, dict) or not isinstance(result.get("url"), str):
         raise CallLost("The provider's result names no image.")
-    seed = result.get("seed")
-    known = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
-    return Found(url=result["url"], seed=seed if known else None)
+    seed = text_of(result.get("seed")) or ""
+    known = seed.isascii() and seed.isdigit() and len(seed) <= len(str(MAX_SEED)) and int(seed) <= MAX_SEED
+    return Found(url=result["url"], seed=int(seed) if known else None)
 
 
 def _until(moment: object) -> float:
-    """Seconds until a time that the vendor estimates; one where it says none."""
+    """Give the seconds until a time that the vendor estimates; one where it says none."""
     try:
         then = datetime.fromisoformat(str(moment))
     except ValueError:
         return 1.0
     aware = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.5, (aware - datetime.now(UTC)).total_seconds())
+    return max(_SOONEST, (aware - datetime.now(UTC)).total_seconds())

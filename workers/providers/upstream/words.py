@@ -6,7 +6,17 @@ from typing import Any, Final
 
 from PIL import Image
 
-_CONTENT: Final = ("nsfw", "content policy", "content_policy", "moderation", "safety", "sensitive content")
+_CONTENT: Final = (
+    *(
+        "nsfw",
+        "content policy",
+        "content_policy",
+        "moderation",
+        "safety system",
+        "unsafe",
+        "sensitive content",
+    ),
+)
 
 
 def png(image: Image.Image) -> bytes:
