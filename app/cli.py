@@ -217,7 +217,7 @@ def list_models(state: Path) -> None:
 def pull_model(name: str, *, yes: bool, state: Path) -> None:
     """Download a model's weights, after showing their licence and size; no job ever does that.
 
-    What was begun is gone on with. Files that are there already stay.
+    Files that are whole stay; one that was interrupted comes anew.
     """
     from app import cli_models  # noqa: PLC0415 - see up
 

@@ -39,7 +39,10 @@ def show(settings: Settings) -> None:
             for target in model.targets:
                 table.add_row(model.id, "yes", *_described(target, known, settings))
     # At its full width, whatever the terminal's or that of a pipe, as `keys list` does.
-    Console(highlight=False, width=_WIDEST).print(table)
+    wide = Console(highlight=False, width=_WIDEST)
+    wide.print(table)
+    if (lack := readiness.engine_lack()) is not None:
+        wide.print(f"What our GPU would draw is not drawn: {lack.says}; {lack.remedy}", markup=False)
 
 
 def _described(target: Target, known: Catalog, settings: Settings) -> Iterator[str]:
@@ -93,6 +96,8 @@ def _tell(load: Load, out: Console) -> None:
 
 
 def _next(settings: Settings, name: str) -> str:
+    if (lack := readiness.engine_lack()) is not None:
+        return f"Nothing draws with them: {lack.says}; {lack.remedy}"
     if settings.models_file or name in settings.models:
         return "Start its worker, or: darkroom up"
     offered = ",".join((*settings.models, name))

@@ -2,10 +2,12 @@
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from app.domain.catalog import Catalog, Model, Target
 from app.settings import Settings
+from app.weights.hub import INSTALL
 from app.weights.needs import needs
 
 _ENGINE: Final = "diffusers"
@@ -20,11 +22,22 @@ class Lack:
 
 
 def engine_lack() -> Lack | None:
-    """Give whether the GPU engine is not installed; imports nothing, so it is quick."""
+    """Give whether the GPU engine is not in this version, or not installed; quick, as it imports nothing."""
+    if not _has_engine():
+        return Lack(
+            says="this version has no GPU engine", remedy="an upstream's model in its place (docs/engines.md)"
+        )
     absent = [name for name in ("torch", "diffusers", "transformers") if _is_absent(name)]
     if not absent:
         return None
-    return Lack(says=f"the GPU engine is not installed ({', '.join(absent)})", remedy="make gpu")
+    return Lack(says=f"the GPU engine is not installed ({', '.join(absent)})", remedy=INSTALL)
+
+
+def _has_engine() -> bool:
+    """Look for the provider's file: this side never imports the drawing side."""
+    spec = importlib.util.find_spec("workers")
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    return any((Path(place) / "providers" / _ENGINE / "__init__.py").is_file() for place in places)
 
 
 def _is_absent(package: str) -> bool:
@@ -34,7 +47,7 @@ def _is_absent(package: str) -> bool:
 def lack(target: Target, catalog: Catalog, settings: Settings) -> Lack | None:
     """Give the first thing that a target lacks on this machine; None: it can draw here."""
     if target.provider == _ENGINE:
-        return weights_lack(target, catalog, settings) or engine_lack()
+        return engine_lack() or weights_lack(target, catalog, settings)
     if catalog.upstream(target.provider) is None or target.provider in settings.keys_of_upstreams:
         return None
     return Lack(

@@ -10,6 +10,7 @@ from typing import Any
 from app.errors import SetupError
 from app.settings import Settings
 
+INSTALL = "install the extra: pip install 'darkroom[gpu]'"
 _AT_A_TIME = 4
 """Files. One connection seldom fills the line; many fill the disk's queue."""
 
@@ -41,7 +42,7 @@ class Hub:
             # Of the extra `gpu`, and wanted by one command.
             from huggingface_hub import HfApi, constants, errors, snapshot_download  # noqa: PLC0415
         except ImportError as error:
-            raise SetupError(f"The GPU engine is not installed ({error}); run: make gpu") from error
+            raise SetupError(f"The hub's client is missing ({error}); {INSTALL}") from error
         self._api: Any = HfApi
         self._errors: Any = errors
         self._download: Any = snapshot_download
@@ -67,7 +68,7 @@ class Hub:
             )
 
     def fetch(self, repository: Repository, names: Sequence[str], folder: Path) -> None:
-        """Download files that are not in the folder yet; what was begun is gone on with.
+        """Download files that are not in the folder yet; one that was half here comes anew.
 
         Raises:
             SetupError: not all of them came; what came so far is kept for the next try.

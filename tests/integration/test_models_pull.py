@@ -180,7 +180,7 @@ def test_a_pull_that_was_killed_is_finished_by_the_next(home: Path, hub: FakeHub
     record = json.loads((folder / "darkroom.json").read_text())
     assert (record["repository"], record["commit"]) == (BASE, hub.repositories[BASE].commit)
     assert record["licence"] == "openrail++"
-    assert "Start its worker, or: darkroom up" in told
+    assert "All weights of base are there" in told
 
 
 def largest(folder: Path, suffix: str) -> int:
