@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=60)]
 Source = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f]+$")]
-"""A folder, absolute or below DARKROOM_MODELS_FOLDER, or the id of a repository (`owner/name`) that was pulled."""
+"""A folder, absolute or below DARKROOM_MODELS_FOLDER, or the id of a repository that was pulled."""
 File = Annotated[str, Field(pattern=r"^[\w][\w./-]*\.safetensors$", max_length=200)]
 
 
