@@ -119,6 +119,9 @@ class Relay:
         if upstream is None:
             with self._database.autocommit() as tx:
                 return queues.release(tx, queue, batch=batch)
+        with self._database.autocommit() as tx:
+            if not queues.any_due(tx, queue):
+                return []
         # Its row is kept until the jobs are marked, so that relays together stay within its limits.
         with self._database.transaction() as tx:
             condition = upstreams.locked(tx, upstream.name, calls_per_minute=upstream.calls_per_minute)

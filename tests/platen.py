@@ -47,9 +47,6 @@ class Platen:
     def warm_models(self) -> list[str]:
         return self.loaded
 
-    def warm(self, models: Sequence[str]) -> None:
-        self.loaded.extend(models)
-
     def generate(self, spec: JobSpec, inputs: Inputs, attempt: Attempt) -> Iterator[Picture]:
         with self.turn(attempt):
             (drawn,) = self.draw_together([Share(spec=spec, inputs=inputs, attempt=attempt)])

@@ -7,10 +7,6 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 """
 
 import mmap
-import os
-import signal
-import threading
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -20,7 +16,7 @@ from app import broker, dispatch, log, safe_http
 from app.buckets import Buckets
 from app.db import bell, connect
 from app.domain import catalog
-from app.errors import DarkroomError, SetupError
+from app.errors import SetupError
 from app.failpoints import arm
 from app.pool import Pool
 from app.process import die_with_parent
@@ -34,7 +30,6 @@ from workers.leases import Leases
 from workers.placing import Placing
 from workers.runner import Runner
 
-_log = log.get_logger(__name__)
 _HARD_LIMIT_MARGIN: Final = 60
 """Seconds past a job's deadline after which Celery kills a prefork child that does not listen at all."""
 
@@ -102,11 +97,10 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, *, queues: list[str], slots: int) -> None:
         self.settings = settings
-        self._queues = queues
         self.database = connect(settings, pool_size=slots + 3, application_name="darkroom worker")
         self.storage = open_store(settings)
         known = catalog.load(settings.models_file, offered=settings.models)
-        self.providers = providers.Providers(settings, known, self.database, on_broken=_end_process)
+        self.providers = providers.Providers(settings, known, self.database)
         self._doorbell = bell.Doorbell(self.database)
         self._leases = Leases(
             settings,
@@ -153,29 +147,9 @@ class WorkerProcess:
         )
 
     def open(self) -> None:
-        """Start the threads and announce the process, so that relay sends it work.
-
-        A GPU worker announces no slots before the models it should have in memory are there. It loads them
-        in a thread of its own: Celery's main thread must go on talking to the broker.
-        """
+        """Start the threads and announce the process, so that relay sends it work."""
         self._doorbell.start()
-        warm = self.settings.gpu_warm if any(name.startswith("gpu.") for name in self._queues) else ()
-        if not warm:
-            self._leases.start()
-            self._doorbell.ring()
-            return
-        slots, self._leases.slots = self._leases.slots, 0
         self._leases.start()
-        threading.Thread(target=self._warm_up, args=(warm, slots), name="warm-up", daemon=True).start()
-
-    def _warm_up(self, models: Sequence[str], slots: int) -> None:
-        try:
-            self.providers.warm(models)
-        except DarkroomError as error:
-            # Jobs of other models can be drawn; those of this one will say the same.
-            _log.warning("warm_up_failed", error=error.code, message=error.message)
-        self._leases.slots = slots
-        self._leases.beat_now()
         self._doorbell.ring()
 
     def close(self) -> None:
@@ -190,12 +164,6 @@ _drain_flag = mmap.mmap(-1, 1)
 """One byte that main process and forked children share; written from a signal handler, so without a lock."""
 _process: WorkerProcess | None = None
 _main: dict[str, Any] = {}
-
-
-def _end_process(why: str) -> None:
-    """End this process in order, as SIGTERM does: what it still runs is given back, uncharged."""
-    _log.error("process_ends", reason=why)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _drain_flag_is_up() -> bool:

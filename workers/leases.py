@@ -94,7 +94,7 @@ class Leases:
     Args:
         is_draining: asked four times a second; once True, the process claims nothing more, and what runs
             longer than `drain_grace` is given back, uncharged.
-        slots: jobs this process can run at a time; may be changed, and the next heartbeat tells.
+        slots: jobs this process can run at a time.
         warm_models: models it has in memory, as targets name them; relay and others read it in its row.
     """
 
@@ -114,11 +114,10 @@ class Leases:
         self._doorbell = doorbell
         self._written: list[jobs.Held] = []
         self._next_write = 0.0
-        self._beat_at = 0.0
         self._settings = settings
         self._database = database
         self.queues = queues
-        self.slots = slots
+        self._slots = slots
         self._is_draining = is_draining
         self._held: list[Held] = []
         self._lock = threading.Lock()
@@ -148,10 +147,6 @@ class Leases:
         """Whether this process claims nothing more."""
         return self._draining_since is not None or self._is_draining()
 
-    def beat_now(self) -> None:
-        """Have the next heartbeat follow within a quarter of a second."""
-        self._beat_at = 0.0
-
     def hold(self, claim: Claim) -> Held:
         """Keep this job's lease from now on."""
         held = Held(claim)
@@ -174,15 +169,15 @@ class Leases:
                 os._exit(_EXIT_BROKEN)
 
     def _run(self) -> None:
-        rung = False
+        next_beat, rung = 0.0, False
         ear = _Ear(self._database, self._stop)
         while not self._stop.is_set():
             now = time.monotonic()
             try:
                 self._drain_if_asked(now)
-                if now >= self._beat_at:
+                if now >= next_beat:
                     self._beat()
-                    self._beat_at = now + self._settings.heartbeat.total_seconds()
+                    next_beat = now + self._settings.heartbeat.total_seconds()
                 elif rung or now >= self._next_write:
                     self._write_progress(now, anyway=rung)
             except DatabaseDown as error:
@@ -198,7 +193,7 @@ class Leases:
                 tx,
                 self.worker,
                 queues=self.queues,
-                slots=self.slots,
+                slots=self._slots,
                 busy=len(held),
                 warm_models=self.warm_models(),
                 version=__version__,

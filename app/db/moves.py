@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from app.db.jobs import Place, to_json
-from app.db.queues import ALIVE_WITHIN
+from app.db.queues import ALIVE_WITHIN, DUE, accounts_with
 from app.domain.job import Reason
 
 WINDOW: Final = 200
@@ -22,8 +22,6 @@ REST: Final = timedelta(minutes=1)
 """How long a job does not return to a target that it was moved away from."""
 _COUNTED: Final = 10_000
 """Waiting jobs of a queue that are counted at most; more make no difference to where a job goes."""
-
-_DUE: Final = "queue = %(queue)s AND status = 'queued' AND dispatched_at IS NULL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +69,12 @@ def depths(tx: Connection, queues: Sequence[str]) -> dict[str, int]:
 # The two nested index scans keep the cost independent of the backlog's depth; the LIMITs stand in the text,
 # so that the planner sees them.
 _WAITING: Final = f"""
-WITH RECURSIVE waiting AS (
-    (SELECT account_id FROM jobs WHERE {_DUE} ORDER BY account_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT account_id FROM jobs WHERE {_DUE} AND account_id > waiting.account_id
-            ORDER BY account_id LIMIT 1)
-    FROM waiting WHERE waiting.account_id IS NOT NULL
-), numbered AS (
+WITH RECURSIVE {accounts_with(DUE)}, numbered AS (
     SELECT due.id, due.run_at, row_number() OVER (
         PARTITION BY waiting.account_id ORDER BY due.priority DESC, due.run_at, due.id) AS turn
     FROM waiting CROSS JOIN LATERAL (
         SELECT id, priority, run_at FROM jobs
-        WHERE {_DUE} AND account_id = waiting.account_id AND run_at <= now() {{only}}
+        WHERE {DUE} AND account_id = waiting.account_id AND run_at <= now() {{only}}
         ORDER BY priority DESC, run_at, id LIMIT {{most}}
     ) AS due
 ), window_ AS (
@@ -143,14 +135,15 @@ def waiting(
     return [Waiting(**{**row._mapping, "position": skip + nth}) for nth, row in enumerate(rows, 1)]
 
 
+_CHOSEN: Final = f"""chosen AS (
+    SELECT id FROM jobs WHERE id = ANY (%(id)s::uuid[]) AND {DUE} ORDER BY id FOR UPDATE SKIP LOCKED
+)"""
 _MOVE: Final = f"""
 WITH asked AS (
     SELECT * FROM unnest(%(id)s::uuid[], %(provider)s::text[], %(target_model)s::text[], %(to_queue)s::text[],
                          %(batch_key)s::text[], %(detail)s::text[])
            AS a (id, provider, target_model, to_queue, batch_key, detail)
-), chosen AS (
-    SELECT id FROM jobs WHERE id = ANY (%(id)s::uuid[]) AND {_DUE} ORDER BY id FOR UPDATE SKIP LOCKED
-), moved AS (
+), {_CHOSEN}, moved AS (
     UPDATE jobs SET provider = asked.provider, target_model = asked.target_model, queue = asked.to_queue,
            batch_key = asked.batch_key
     FROM asked
@@ -197,9 +190,7 @@ def move(tx: Connection, queue: str, asked: dict[UUID, Move]) -> list[UUID]:
 _GIVE_UP: Final = f"""
 WITH asked AS (
     SELECT * FROM unnest(%(id)s::uuid[], %(message)s::text[]) AS a (id, message)
-), chosen AS (
-    SELECT id FROM jobs WHERE id = ANY (%(id)s::uuid[]) AND {_DUE} ORDER BY id FOR UPDATE SKIP LOCKED
-), failed AS (
+), {_CHOSEN}, failed AS (
     UPDATE jobs SET status = 'failed', finished_at = now(), error_code = %(code)s,
            error_message = asked.message
     FROM asked

@@ -16,7 +16,23 @@ accounts whose turn it is alike. A model is brought into memory in 1 to 50 s."""
 DEPTH_PER_SLOT: Final = 2
 """Wake-ups kept with the broker per live slot, beside the job that runs in it."""
 
-_DUE: Final = "queue = %(queue)s AND status = 'queued' AND dispatched_at IS NULL"
+DUE: Final = "queue = %(queue)s AND status = 'queued' AND dispatched_at IS NULL"
+
+
+def accounts_with(jobs: str) -> str:
+    """Give a recursive `waiting (account_id)`: each account that has such jobs, by one index look-up each.
+
+    Args:
+        jobs: a condition on table jobs that an index beginning with its columns and `account_id` serves.
+    """
+    return f"""waiting AS (
+    (SELECT account_id FROM jobs WHERE {jobs} ORDER BY account_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT account_id FROM jobs WHERE {jobs} AND account_id > waiting.account_id
+            ORDER BY account_id LIMIT 1)
+    FROM waiting WHERE waiting.account_id IS NOT NULL
+)"""
+
 
 # Fair order: every account's jobs get numbers 1, 2, 3 … by priority and age, counted on from what the
 # account already has running or released; the lowest numbers go first, whatever priority others gave theirs.
@@ -25,13 +41,7 @@ _DUE: Final = "queue = %(queue)s AND status = 'queued' AND dispatched_at IS NULL
 # the backlog. Arrays instead of joins, because the planner takes a LIMIT it cannot see for a tenth of the
 # table and then reads all of it.
 _RELEASE: Final = f"""
-WITH RECURSIVE waiting AS (
-    (SELECT account_id FROM jobs WHERE {_DUE} ORDER BY account_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT account_id FROM jobs WHERE {_DUE} AND account_id > waiting.account_id
-            ORDER BY account_id LIMIT 1)
-    FROM waiting WHERE waiting.account_id IS NOT NULL
-), slots AS (
+WITH RECURSIVE {accounts_with(DUE)}, slots AS (
     SELECT coalesce(sum(slots), 0) AS live FROM workers
     WHERE %(queue)s = ANY (queues) AND draining_since IS NULL AND seen_at > now() - %(alive_within)s
 ), occupied AS (
@@ -61,7 +71,7 @@ WITH RECURSIVE waiting AS (
     LEFT JOIN occupied USING (account_id)
     CROSS JOIN LATERAL (
         SELECT id, priority, run_at, target_model FROM jobs
-        WHERE {_DUE} AND account_id = waiting.account_id AND run_at <= now()
+        WHERE {DUE} AND account_id = waiting.account_id AND run_at <= now()
         ORDER BY priority DESC, run_at, id LIMIT (SELECT free FROM room)
     ) AS due
 ), chosen AS (
@@ -86,6 +96,12 @@ def release(tx: Connection, queue: str, *, batch: int) -> list[UUID]:
         _RELEASE, {"queue": queue, "batch": batch, "alive_within": ALIVE_WITHIN, "cold_for": COLD_FOR}
     )
     return [row.id for row in rows]
+
+
+def any_due(tx: Connection, queue: str) -> bool:
+    """Whether a queue has jobs that are not released; one index look-up."""
+    statement = f"SELECT EXISTS (SELECT 1 FROM jobs WHERE {DUE} AND run_at <= now())"
+    return bool(tx.exec_driver_sql(statement, {"queue": queue}).scalar_one())
 
 
 def occupied(tx: Connection, queue: str) -> int:

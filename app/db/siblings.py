@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from app.db.jobs import CLAIMED, FROM_TO_PROCESSING, TAKE, Claim
+from app.db.queues import accounts_with
 from app.domain.job import Reason
 
 _WAITING: Final = "batch_key = %(batch_key)s AND status = 'queued'"
@@ -18,13 +19,7 @@ _READY: Final = "run_at <= now() AND cancel_requested_at IS NULL"
 # difference: the row is the job, and a late wake-up finds it taken. The running sum keeps the batch within
 # the images that one call can draw.
 _CLAIM_SIBLINGS: Final = f"""
-WITH RECURSIVE waiting AS (
-    (SELECT account_id FROM jobs WHERE {_WAITING} ORDER BY account_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT account_id FROM jobs WHERE {_WAITING} AND account_id > waiting.account_id
-            ORDER BY account_id LIMIT 1)
-    FROM waiting WHERE waiting.account_id IS NOT NULL
-), numbered AS (
+WITH RECURSIVE {accounts_with(_WAITING)}, numbered AS (
     SELECT due.id, due.priority, due.run_at, due.images,
            row_number() OVER (PARTITION BY waiting.account_id
                               ORDER BY due.priority DESC, due.run_at, due.id)

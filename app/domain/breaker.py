@@ -42,11 +42,6 @@ class Condition:
     calls_left: int | None = None
     reason: str | None = None
 
-    @property
-    def available(self) -> bool:
-        """Whether a job may be sent to it now."""
-        return self.closed_for <= 0 and self.calls_left != 0
-
 
 def room(condition: Condition, *, concurrency: int, occupied: int) -> int:
     """Give how many more of an upstream's jobs may be released now.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from app.domain.profiles import Family, Profile, Weights
-from app.models import folder_of
+from app.weights.folders import folder_of
 
 _WEIGHTS: Final = re.compile(
     r"(?:diffusion_pytorch_model|model)"

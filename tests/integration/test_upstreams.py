@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -35,7 +36,7 @@ from app.settings import Settings
 from tests import rows, upstreams
 from tests.upstreams import Kind, moods, shows
 from workers.providers.base import Attempt, Inputs, Picture
-from workers.providers.upstream import Upstream
+from workers.providers.upstream import UpstreamProvider
 
 MODELS = {"modelslab": "v6/realtime", "openai": "painter", "realm": "mod_landscape"}
 PREFIX = {"modelslab": "/api", "openai": "/v1", "realm": "/v1"}
@@ -46,7 +47,7 @@ class Office:
     """One worker's provider for one account, and what it is asked."""
 
     fake: upstreams.Upstream
-    provider: Upstream
+    provider: UpstreamProvider
     database: Database
     vendor: str
     job_id: UUID = field(default_factory=uuid4)
@@ -133,7 +134,7 @@ def open_office(
         **account,
     }
     catalog = Catalog.model_validate({"models": [entry], "upstreams": [about]})
-    provider = Upstream(
+    provider = UpstreamProvider(
         upstream=catalog.upstreams[0],
         catalog=catalog,
         key=fake.key,
@@ -289,6 +290,19 @@ def test_a_host_without_the_right_certificate_was_sent_nothing(
     assert office.states() == ["refused"]
 
 
+def test_headers_that_drip_end_in_time(
+    openai: upstreams.Upstream, database: Database, settings: Settings
+) -> None:
+    drip = _Server(b"HTTP/1.1 200 OK\r\n" + b"X-Drip: 1\r\n" * 90, pause=0.05)
+    with drip as url:
+        office = open_office(openai, database, settings, base_url=url)
+        started = time.monotonic()
+        assert isinstance(office.fails(), ProviderDown)
+
+    assert time.monotonic() - started < 2
+    assert office.states() == ["sending"]
+
+
 # --- limits and breakers shared by all processes ------------------------------------------------------------
 
 
@@ -354,7 +368,7 @@ def test_a_missing_key_is_the_operators_to_mend_and_not_the_jobs_fault(
     openai: upstreams.Upstream, database: Database, settings: Settings
 ) -> None:
     office = open_office(openai, database, settings)
-    office.provider = Upstream(
+    office.provider = UpstreamProvider(
         upstream=office.provider._account,
         catalog=office.provider._catalog,
         key=None,

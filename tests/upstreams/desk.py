@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests import rows
 from tests.upstreams.upstream import Upstream as Fake
 from workers.providers.base import Attempt, Inputs, Picture
-from workers.providers.upstream import Upstream
+from workers.providers.upstream import UpstreamProvider
 
 COST: Final = "0.010000"
 TIMEOUT: Final = 2.0
@@ -37,7 +37,7 @@ class Desk:
     """An account at a fake vendor, the provider that orders by it, and one job to order for."""
 
     fake: Fake
-    provider: Upstream
+    provider: UpstreamProvider
     database: Database
     name: str
     model: str
@@ -147,7 +147,7 @@ def open_desk(
     }
     catalog = Catalog.model_validate({"models": [entry], "upstreams": [account]})
     quick = settings.model_copy(update={"fetch_timeout": timedelta(seconds=TIMEOUT)})
-    provider = Upstream(
+    provider = UpstreamProvider(
         upstream=catalog.upstreams[0],
         catalog=catalog,
         key=key or fake.key,

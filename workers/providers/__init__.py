@@ -3,7 +3,6 @@
 import functools
 import importlib
 import threading
-from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.db import Database
@@ -11,8 +10,6 @@ from app.domain.catalog import Catalog
 from app.errors import ProviderRefused
 from app.settings import Settings
 from workers.providers.base import BatchProvider, Provider
-
-DIFFUSERS: Final = "diffusers"
 
 _PROVIDERS: Final = {
     "pillow": "workers.providers.pillow:Pillow",
@@ -53,23 +50,12 @@ class Providers:
     """The providers of a worker process: those of this version, and the catalogue's upstreams.
 
     Each is made with the first job for it; thread-safe.
-
-    Args:
-        on_broken: told why when a device cannot be used any more; the process must end then.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        catalog: Catalog,
-        database: Database,
-        *,
-        on_broken: Callable[[str], None] = lambda _why: None,
-    ) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, database: Database) -> None:
         self._settings = settings
         self._catalog = catalog
         self._database = database
-        self._on_broken = on_broken
         self._made: dict[str, Provider] = {}
         self._lock = threading.Lock()
 
@@ -85,24 +71,18 @@ class Providers:
                 self._made[name] = self._make(name)
             return self._made[name]
 
-    def warm(self, models: Sequence[str]) -> None:
-        """Bring these models of the GPU engine into memory, and draw once with each.
-
-        Raises:
-            ProviderError, SetupError: one cannot be loaded.
-        """
-        provider = self(DIFFUSERS)
-        assert isinstance(provider, BatchProvider)
-        provider.warm(models)
-
     def warm_models(self) -> list[str]:
         """Give the models that are in memory, as targets name them, the most recently used first."""
-        made = self._made.get(DIFFUSERS)
-        return made.warm_models() if isinstance(made, BatchProvider) else []
+        return [
+            model
+            for provider in tuple(self._made.values())
+            if isinstance(provider, BatchProvider)
+            for model in provider.warm_models()
+        ]
 
     def _make(self, name: str) -> Provider:
-        if (account := self._catalog.upstream(name)) is not None:
-            from workers.providers.opening import upstream  # noqa: PLC0415 - most workers call none
+        if (upstream := self._catalog.upstream(name)) is None:
+            return load(name)
+        from workers.providers.opening import upstream_provider  # noqa: PLC0415 - most workers call none
 
-            return upstream(self._settings, self._catalog, account, self._database)
-        return load(name)
+        return upstream_provider(self._settings, self._catalog, upstream, self._database)

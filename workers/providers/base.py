@@ -138,14 +138,6 @@ class BatchProvider(Provider, Protocol):
         """
         ...
 
-    def warm(self, models: Sequence[str]) -> None:
-        """Bring these models into memory and draw once with each, so that the first job does not wait for it.
-
-        Raises:
-            ProviderError: one cannot be loaded.
-        """
-        ...
-
     def warm_models(self) -> list[str]:
         """Give the names of the models in memory, the most recently used first."""
         ...

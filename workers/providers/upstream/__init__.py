@@ -4,6 +4,6 @@ The way of an order: `provider` (which images, resumed or bought) → an adapter
 `imgprocessing`, `realm`: words in, words out) → `line` (HTTP with limits) → `images` (what came, verified).
 """
 
-from workers.providers.upstream.provider import Upstream
+from workers.providers.upstream.provider import UpstreamProvider
 
-__all__ = ["Upstream"]
+__all__ = ["UpstreamProvider"]

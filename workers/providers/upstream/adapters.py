@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from app.domain.upstreams import Upstream as Account
+from app.domain.upstreams import Upstream
+from app.safe_http import Guard
 from workers.providers.upstream.imgprocessing import ImgProcessing
 from workers.providers.upstream.line import Line
 from workers.providers.upstream.modelslab import ModelsLab
@@ -19,7 +20,13 @@ _ADAPTERS: Final[Mapping[str, Callable[[Line, str], Adapter]]] = {
 }
 
 
-def adapter_of(account: Account, *, key: str) -> Adapter:
-    """Give the adapter for an account, with a connection pool of its own."""
-    line = Line(base_url=account.base_url, timeout=account.timeout, key=key, connections=account.concurrency)
-    return _ADAPTERS[account.api](line, key)
+def adapter_of(upstream: Upstream, *, guard: Guard, key: str) -> Adapter:
+    """Give the adapter for an upstream, with a connection pool of its own."""
+    line = Line(
+        base_url=upstream.base_url,
+        guard=guard,
+        timeout=upstream.timeout,
+        key=key,
+        connections=upstream.concurrency,
+    )
+    return _ADAPTERS[upstream.api](line, key)

@@ -24,9 +24,7 @@ _CONTENT: Final = ("flagged", "content filter")
 
 
 class ImgProcessing:
-    """See `Adapter`."""
-
-    can_find = True
+    """See `FindingAdapter`."""
 
     def __init__(self, line: Line, key: str) -> None:
         self._line = line
@@ -63,7 +61,7 @@ class ImgProcessing:
         return Receipt(upstream_id=upstream_id, found=(Found(data=answer.body),))
 
     def find(self, order: Order) -> Receipt | None:
-        """See `Adapter`."""
+        """See `FindingAdapter`."""
         path = f"/images?take={_PAGE}"
         for _ in range(_PAGES):
             answer = self._line.send("GET", path, headers=self._headers)

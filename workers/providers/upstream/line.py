@@ -1,9 +1,9 @@
 """HTTP to an upstream provider: bounded in time and size, never redirected, and no secret in what it says."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
 import orjson
@@ -15,17 +15,17 @@ from app import __version__
 from app.domain.webhook import parse_retry_after
 from app.errors import (
     ContentRefused,
+    ForbiddenAddress,
     ProviderBusy,
     ProviderDenied,
     ProviderDown,
     ProviderError,
     ProviderRefused,
+    TooLarge,
 )
+from app.safe_http import Guard, guarded_pool
 from workers.providers.upstream.promise import AnswerLost
 
-_CONNECT: Final = 5.0
-"""Seconds."""
-_PIECE: Final = 64 * 1024
 _LONGEST_TOLD: Final = 300
 _MAX_BYTES: Final = 96 * 1024 * 1024
 """Of an answer: ten images of 4 megapixels as base64 text are about that."""
@@ -33,6 +33,9 @@ _DENIED: Final = frozenset({401, 402, 403})
 _BUSY: Final = frozenset({425, 429})
 _LOST: Final = frozenset({502, 504, 520, 524})
 """A gateway says these; what stands behind it may have taken the call."""
+_LATER: Final = frozenset({408, 409})
+_REDIRECTS: Final = 3
+"""The hundreds of a redirect, which is never followed."""
 _LONGEST_PAUSE: Final = timedelta(minutes=10)
 
 
@@ -59,24 +62,44 @@ class Answer:
         return found
 
 
+class _Guarded(HTTPAdapter):
+    """Takes requests to the guard's connections, whose meter ends an exchange also where headers drip."""
+
+    def __init__(self, pool: urllib3.PoolManager) -> None:
+        self._pool = pool
+        super().__init__()
+
+    def init_poolmanager(self, *_: Any, **__: Any) -> None:
+        """Use the pool that is there."""
+        self.poolmanager = self._pool
+
+
 class Line:
     """One account's connection pool; threads share it.
 
     Args:
+        guard: reaches the account's host, and public ones.
         timeout: of a whole exchange, from connecting to the last byte.
         key: never shown in an error.
+        connections: kept open.
     """
 
-    def __init__(self, *, base_url: str, timeout: timedelta, key: str, connections: int) -> None:
-        self.base_url = base_url.rstrip("/")
+    def __init__(
+        self, *, base_url: str, guard: Guard, timeout: timedelta, key: str, connections: int
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
         self._timeout = timeout.total_seconds()
         self._key = key
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy and no .netrc of the machine's
         self._session.headers["User-Agent"] = f"Darkroom/{__version__}"
-        pool = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        self._session.mount("http://", pool)
-        self._session.mount("https://", pool)
+        # What was packed could unpack to any size.
+        self._session.headers["Accept-Encoding"] = "identity"
+        pool = guarded_pool(
+            guard, read_timeout=timeout, exchange=timeout, max_bytes=_MAX_BYTES, maxsize=connections
+        )
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Guarded(pool))
 
     def send(
         self,
@@ -94,35 +117,29 @@ class Line:
             ProviderDown: nothing was sent: no connection.
             AnswerLost: it was sent, and no whole answer came within the time.
         """
-        end = time.monotonic() + self._timeout
         # `from None` below: what the library says names addresses, and may hold a key.
         try:
             with self._session.request(
                 method,
-                f"{self.base_url}{path}",
+                f"{self._base_url}{path}",
                 json=json,
                 data=data,
                 files=files,
                 headers=dict(headers or {}),
-                timeout=(min(_CONNECT, self._timeout), self._timeout),
+                timeout=self._timeout,
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return Answer(
-                    status=response.status_code,
-                    headers=response.headers,
-                    body=_body(response, end),
-                )
-        except requests.exceptions.ConnectTimeout:
-            raise ProviderDown("The provider cannot be reached.") from None
-        except requests.exceptions.SSLError:
-            raise ProviderDown("The provider does not show a certificate that can be trusted.") from None
-        except requests.exceptions.ConnectionError as error:
-            if "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error):
+                body = response.raw.read(decode_content=False)
+                return Answer(status=response.status_code, headers=response.headers, body=body)
+        except ForbiddenAddress:
+            raise ProviderDown(
+                "The provider's base_url leads where DARKROOM_UPSTREAM_ALLOW does not."
+            ) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, TooLarge) as error:
+            if _was_not_sent(error):
                 raise ProviderDown("The provider cannot be reached.") from None
-            raise AnswerLost("The provider broke off the connection.") from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError):
-            raise AnswerLost("The provider did not answer in time.") from None
+            raise AnswerLost("The provider's answer did not come whole, or not in time.") from None
 
     def told(self, text: object) -> str:
         """Give a vendor's own words as they may be shown: short, printable, without our key."""
@@ -148,24 +165,21 @@ class Line:
             return ProviderBusy("The provider takes no more calls now.", retry_after=_pause(answer))
         if status in _LOST:
             return AnswerLost(f"A gateway answered in the provider's place ({status}).")
-        if status >= 500 or status in {408, 409} or 300 <= status < 400:  # noqa: PLR2004 - HTTP's
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _LATER or status // 100 == _REDIRECTS:
             return ProviderDown(f"The provider answered {status}.", retry_after=_pause(answer))
         return ProviderRefused(f"The provider refused it: {says}")
 
 
-def _body(response: requests.Response, end: float) -> bytes:
-    """Read a body within the time and the size allowed; also where it comes drop by drop."""
-    data = bytearray()
-    raw = response.raw
-    while True:
-        piece = raw.read1(_PIECE, decode_content=True)
-        if not piece:
-            return bytes(data)
-        data += piece
-        if len(data) > _MAX_BYTES:
-            raise AnswerLost("The provider's answer is too long.")
-        if time.monotonic() > end:
-            raise AnswerLost("The provider did not answer in time.")
+def _was_not_sent(error: Exception) -> bool:
+    """Whether the connection failed before the request was written."""
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", cause)  # of urllib3's MaxRetryError
+    return isinstance(error, requests.exceptions.SSLError) or isinstance(
+        reason,
+        urllib3.exceptions.NewConnectionError
+        | urllib3.exceptions.NameResolutionError
+        | urllib3.exceptions.ConnectTimeoutError,
+    )
 
 
 def _pause(answer: Answer) -> timedelta | None:

@@ -5,10 +5,13 @@ its own, as a call has one seed. Input images go as data URIs, which its clients
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 from app.domain.spec import Operation
-from app.errors import ContentRefused, ProviderBusy
+from app.errors import ContentRefused
 from workers.providers.upstream.line import Answer, Line
 from workers.providers.upstream.promise import AnswerLost, CallLost, Found, Order, Receipt
 from workers.providers.upstream.words import data_uri, is_about_content, seconds_of, sentence, text_of
@@ -19,11 +22,13 @@ _PATHS = {
     Operation.INPAINT: "inpaint",
 }
 
+_FAILED: Final = frozenset({"error", "failed"})
+_FULL: Final = ("rate limit", "queued requests")
+"""How it says that the account has as many jobs as it may, sometimes with HTTP 200."""
+
 
 class ModelsLab:
     """See `Adapter`. White in a mask is where to change."""
-
-    can_find = False
 
     def __init__(self, line: Line, key: str) -> None:
         self._line = line
@@ -34,31 +39,27 @@ class ModelsLab:
         path = f"/{order.model}/{_PATHS[order.spec.operation]}"
         answer = self._line.send("POST", path, json=self._order(order))
         found = self._read(answer)
-        if found.get("status") in {"error", "failed"} or answer.status != 200:  # noqa: PLR2004 - HTTP's OK
-            self._refuse(answer, found)
-        return self._receipt(found, family=order.model)
+        if found.get("status") in _FAILED:
+            # HTTP 200, as it says everything; nothing was made.
+            self._refuse(replace(answer, status=HTTPStatus.BAD_REQUEST), found)
+        return _receipt(found, family=order.model)
 
     def ask(self, upstream_id: str, detail: Mapping[str, object]) -> Receipt:
         """See `Adapter`."""
-        path = f"/{detail.get('family', 'v6/realtime')}/fetch/{upstream_id}"
+        family = str(detail.get("family", "v6/realtime"))
+        path = f"/{family}/fetch/{quote(upstream_id, safe='')}"
         answer = self._line.send("POST", path, json={"key": self._key})
-        if answer.status == 404:  # noqa: PLR2004 - HTTP's
+        if answer.status == HTTPStatus.NOT_FOUND:
             raise CallLost("The provider does not know the job any more.")
         found = self._read(answer)
-        if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
-            self._refuse(answer, found)
         if found.get("nsfw_content_detected") is True:
             raise ContentRefused("The provider will not draw this: it took its image for unsafe.")
-        if found.get("status") in {"error", "failed"}:
-            message = sentence(found.get("message") or found.get("messege"))
+        if found.get("status") in _FAILED:
+            message = _message(found)
             if is_about_content(message):
                 raise ContentRefused(f"The provider will not draw this: {self._line.told(message)}")
             raise CallLost(f"The provider's job failed: {self._line.told(message)}")
-        return self._receipt({**found, "id": upstream_id}, family=str(detail.get("family", "")))
-
-    def find(self, order: Order) -> Receipt | None:
-        """Not to be asked: see `can_find`."""
-        raise NotImplementedError(order.reference)
+        return _receipt({**found, "id": upstream_id}, family=family)
 
     def cancel(self, upstream_id: str, detail: Mapping[str, object]) -> None:
         """Do nothing: it documents no way."""
@@ -89,41 +90,42 @@ class ModelsLab:
         return body
 
     def _read(self, answer: Answer) -> dict[str, Any]:
-        if answer.status >= 500:  # noqa: PLR2004 - HTTP's
-            self._line.refuse(answer, "")
-        return answer.json() if answer.status == 200 else _object(answer)  # noqa: PLR2004 - HTTP's OK
+        try:
+            found = answer.json()
+        except AnswerLost:
+            if answer.status == HTTPStatus.OK:
+                raise
+            found = {}
+        if answer.status != HTTPStatus.OK:
+            self._refuse(answer, found)
+        return found
 
-    def _refuse(self, answer: Answer, found: Mapping[str, Any]) -> None:
-        message = sentence(found.get("message") or found.get("messege"))
-        if answer.status == 200 and "limit" in message.lower():  # noqa: PLR2004 - HTTP's OK
-            raise ProviderBusy("The provider takes no more calls now.")
-        if answer.status == 429 and "Retry-After" not in answer.headers:  # noqa: PLR2004 - HTTP's
-            told = text_of(found.get("retry_after"))
-            if told is not None:
-                answer = Answer(status=429, headers={**answer.headers, "Retry-After": told}, body=answer.body)
-        refused = Answer(status=400, headers=answer.headers, body=b"") if answer.status == 200 else answer  # noqa: PLR2004 - HTTP's OK
-        self._line.refuse(refused, message, content=is_about_content(message))
-
-    def _receipt(self, found: Mapping[str, Any], *, family: str) -> Receipt:
-        upstream_id = text_of(found.get("id"))
-        output = found.get("output")
-        if found.get("nsfw_content_detected") is True and upstream_id is not None:
-            # Blank images; `ask` says so, once the id is saved.
-            return Receipt(upstream_id=upstream_id, detail={"family": family}, wait=0.0)
-        if found.get("status") == "success" and isinstance(output, list):
-            return Receipt(
-                upstream_id=upstream_id,
-                detail={"family": family},
-                found=tuple(Found(url=str(url)) for url in output),
-            )
-        if found.get("status") == "processing" and upstream_id is not None:
-            wait = seconds_of(found.get("eta"), otherwise=1.0)
-            return Receipt(upstream_id=upstream_id, detail={"family": family}, wait=wait)
-        raise AnswerLost("The provider's answer says neither done nor processing.")
+    def _refuse(self, answer: Answer, found: Mapping[str, Any]) -> NoReturn:
+        message = _message(found)
+        if any(words in message.lower() for words in _FULL):
+            answer = replace(answer, status=HTTPStatus.TOO_MANY_REQUESTS)
+        told = text_of(found.get("retry_after"))
+        if told is not None and "Retry-After" not in answer.headers:
+            answer = replace(answer, headers={**answer.headers, "Retry-After": told})
+        about = answer.status == HTTPStatus.BAD_REQUEST and is_about_content(message)
+        self._line.refuse(answer, message, content=about)
 
 
-def _object(answer: Answer) -> dict[str, Any]:
-    try:
-        return answer.json()
-    except AnswerLost:
-        return {}
+def _message(found: Mapping[str, Any]) -> str:
+    """Give its message; older endpoints spell the member in another way."""
+    return sentence(found.get("message") or found.get("messege"))
+
+
+def _receipt(found: Mapping[str, Any], *, family: str) -> Receipt:
+    upstream_id, detail = text_of(found.get("id")), {"family": family}
+    output = found.get("output")
+    if found.get("nsfw_content_detected") is True and upstream_id is not None:
+        # Its images are blank; `ask` says so, once the id is saved.
+        return Receipt(upstream_id=upstream_id, detail=detail, wait=0.0)
+    if found.get("status") == "success" and isinstance(output, list):
+        images = tuple(Found(url=str(url)) for url in output)
+        return Receipt(upstream_id=upstream_id, detail=detail, found=images)
+    if found.get("status") == "processing" and upstream_id is not None:
+        wait = seconds_of(found.get("eta"), otherwise=1.0)
+        return Receipt(upstream_id=upstream_id, detail=detail, wait=wait)
+    raise AnswerLost("The provider's answer says neither done nor processing.")

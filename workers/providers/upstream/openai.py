@@ -6,20 +6,19 @@ counts where the upstream is said to be `idempotent`.
 
 import binascii
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from PIL import Image
 
 from app.domain.spec import Operation
 from workers.providers.upstream.line import Answer, Line
-from workers.providers.upstream.promise import AnswerLost, Found, Order, Receipt
+from workers.providers.upstream.promise import AnswerLost, CallLost, Found, Order, Receipt
 from workers.providers.upstream.words import is_about_content, png
 
 
 class OpenAI:
     """See `Adapter`. Alpha 0 in a mask is where to change."""
-
-    can_find = False
 
     def __init__(self, line: Line, key: str) -> None:
         self._line = line
@@ -44,17 +43,14 @@ class OpenAI:
         else:
             text = {name: str(value) for name, value in fields.items()}
             answer = self._line.send("POST", "/images/edits", data=text, files=_files(order), headers=headers)
-        if answer.status != 200:  # noqa: PLR2004 - HTTP's OK
+        if answer.status != HTTPStatus.OK:
             self._refuse(answer)
         return Receipt(found=_found(answer))
 
     def ask(self, upstream_id: str, detail: Mapping[str, object]) -> Receipt:
-        """Never needed: an answer has its images with it, and no id."""
-        raise NotImplementedError(upstream_id, detail)
-
-    def find(self, order: Order) -> Receipt | None:
-        """Not to be asked: see `can_find`."""
-        raise NotImplementedError(order.reference)
+        """Say that there is nothing to ask for: an answer has its images with it, and no id."""
+        del detail
+        raise CallLost(f"The provider keeps no calls, so none of {upstream_id!r}.")
 
     def cancel(self, upstream_id: str, detail: Mapping[str, object]) -> None:
         """Do nothing: what was answered is done."""
@@ -69,7 +65,7 @@ class OpenAI:
         code, message = said.get("code"), said.get("message")
         if code == "insufficient_quota":
             answer = Answer(status=402, headers=answer.headers, body=b"")
-        about = answer.status == 400 and is_about_content(code, message)  # noqa: PLR2004 - HTTP's
+        about = answer.status == HTTPStatus.BAD_REQUEST and is_about_content(code, message)
         self._line.refuse(answer, message or "", content=about)
 
 

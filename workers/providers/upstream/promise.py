@@ -1,8 +1,8 @@
-"""What an adapter is: one vendor's wire form, and nothing else. `Upstream` in this package does the rest."""
+"""What an adapter is: one vendor's wire form, and nothing else. `UpstreamProvider` does the rest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from app.domain.spec import JobSpec
 from app.errors import ProviderDown
@@ -13,6 +13,12 @@ class AnswerLost(ProviderDown):
     """The provider may have taken the call: the connection broke, or a gateway answered in its place."""
 
     code = "answer_lost"
+
+
+class CallLost(ProviderDown):
+    """The provider took the call and brings nothing."""
+
+    code = "call_lost"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +80,6 @@ class Adapter(Protocol):
     connection, an answer that is none), ProviderDenied (key or credit), ContentRefused, ProviderRefused.
     """
 
-    can_find: bool
-    """Whether the vendor can be asked for a call by our reference: then none is ever bought twice."""
-
     def submit(self, order: Order) -> Receipt:
         """Make a paid call.
 
@@ -94,16 +97,15 @@ class Adapter(Protocol):
         """
         ...
 
-    def find(self, order: Order) -> Receipt | None:
-        """Look for a call by our reference; None: the vendor never took it. Only where `can_find`."""
-        ...
-
     def cancel(self, upstream_id: str, detail: Mapping[str, object]) -> None:
         """Have the vendor stop, or delete what it made; does nothing where it cannot."""
         ...
 
 
-class CallLost(ProviderDown):
-    """The provider took the call and brings nothing."""
+@runtime_checkable
+class FindingAdapter(Adapter, Protocol):
+    """Of a vendor that can be asked for a call by our reference: there none is ever bought twice."""
 
-    code = "call_lost"
+    def find(self, order: Order) -> Receipt | None:
+        """Look for a call by our reference; None: the vendor never took it."""
+        ...

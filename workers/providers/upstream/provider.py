@@ -12,7 +12,7 @@ from app.domain.calls import CallState
 from app.domain.capabilities import CAPABILITIES, Capability
 from app.domain.catalog import Catalog, Target
 from app.domain.spec import JobSpec, Operation
-from app.domain.upstreams import Upstream as Account
+from app.domain.upstreams import Upstream
 from app.errors import (
     AttemptEnded,
     CancelRequested,
@@ -31,7 +31,15 @@ from app.safe_http import Guard
 from workers.providers.base import Attempt, Inputs, Picture
 from workers.providers.upstream.adapters import adapter_of
 from workers.providers.upstream.images import fetched, verified
-from workers.providers.upstream.promise import Adapter, AnswerLost, CallLost, Found, Order, Receipt
+from workers.providers.upstream.promise import (
+    Adapter,
+    AnswerLost,
+    CallLost,
+    FindingAdapter,
+    Found,
+    Order,
+    Receipt,
+)
 
 _SLICE: Final = 0.2
 """Seconds between two looks at whether the attempt must stop."""
@@ -47,13 +55,13 @@ log = get_logger(__name__)
 class _Means:
     """What an order is carried out with."""
 
-    account: Account
+    account: Upstream
     adapter: Adapter
     database: Database
     guard: Guard
 
 
-class Upstream:
+class UpstreamProvider:
     """Draws through an account at an upstream provider; threads share it.
 
     Args:
@@ -63,7 +71,7 @@ class Upstream:
     """
 
     def __init__(
-        self, *, upstream: Account, catalog: Catalog, key: str | None, database: Database, guard: Guard
+        self, *, upstream: Upstream, catalog: Catalog, key: str | None, database: Database, guard: Guard
     ) -> None:
         self.name = upstream.name
         self._account = upstream
@@ -71,7 +79,10 @@ class Upstream:
         self._key = key
         self._database = database
         self._means = _Means(
-            account=upstream, adapter=adapter_of(upstream, key=key or ""), database=database, guard=guard
+            account=upstream,
+            adapter=adapter_of(upstream, guard=guard, key=key or ""),
+            database=database,
+            guard=guard,
         )
         with database.autocommit() as tx:
             upstreams.ensure(tx, self.name)
@@ -169,7 +180,7 @@ class _Bought:
         if call.state is not CallState.SENDING:
             failed = call.state is CallState.FAILED
             return self.bought(_next_reference(call.reference) if failed else call.reference)
-        if self._adapter.can_find:
+        if isinstance(self._adapter, FindingAdapter):
             receipt = self._adapter.find(self._order)
             if receipt is not None:
                 self._accept(call.id, receipt)

@@ -25,8 +25,6 @@ _SOONEST: Final = 0.5
 class Realm:
     """See `Adapter`. White in a mask is where to change."""
 
-    can_find = False
-
     def __init__(self, line: Line, key: str) -> None:
         self._line = line
         self._headers = {"X-API-Key": key}
@@ -72,10 +70,6 @@ class Realm:
         if said.get("status") != "completed" or not isinstance(results, list):
             raise AnswerLost("The provider's answer says neither done nor processing.")
         return Receipt(upstream_id=upstream_id, found=tuple(_found(one) for one in results))
-
-    def find(self, order: Order) -> Receipt | None:
-        """Not to be asked: see `can_find`."""
-        raise NotImplementedError(order.reference)
 
     def cancel(self, upstream_id: str, detail: Mapping[str, object]) -> None:
         """Do nothing: it documents no way."""

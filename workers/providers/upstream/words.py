@@ -7,16 +7,17 @@ from typing import Any, Final
 from PIL import Image
 
 _CONTENT: Final = (
-    *(
-        "nsfw",
-        "content policy",
-        "content_policy",
-        "moderation",
-        "safety system",
-        "unsafe",
-        "sensitive content",
-    ),
+    "nsfw",
+    "content policy",
+    "content_policy",
+    "moderation",
+    "safety system",
+    "unsafe",
+    "sensitive content",
 )
+"""Words by which vendors say that it is the content; not what a message about a parameter may hold."""
+_LONGEST_WAIT: Final = 1e6
+"""Seconds; no estimate is longer."""
 
 
 def png(image: Image.Image) -> bytes:
@@ -54,6 +55,6 @@ def text_of(value: object) -> str | None:
 
 def seconds_of(value: object, *, otherwise: float) -> float:
     """Give an estimate in seconds that may be missing or of an odd type."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:  # noqa: PLR2004 - no estimate is longer
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LONGEST_WAIT:
         return otherwise
     return float(value)
