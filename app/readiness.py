@@ -25,7 +25,8 @@ def engine_lack() -> Lack | None:
     """Give whether the GPU engine is not in this version, or not installed; quick, as it imports nothing."""
     if not _has_engine():
         return Lack(
-            says="this version has no GPU engine", remedy="an upstream's model in its place (docs/engines.md)"
+            says="this version has no GPU engine",
+            remedy="offer an upstream's model in its place, see docs/engines.md",
         )
     absent = [name for name in ("torch", "diffusers", "transformers") if _is_absent(name)]
     if not absent:

@@ -39,26 +39,29 @@ def run(state: Path, *, port: int, out: Console) -> None:
         why = "is taken" if port >= _FIRST_FREE_FOR_ALL else "is taken, or only root may use it"
         raise SetupError(f"port {port} of {HOST} {why}; name another, as in: darkroom up --port 8001")
     with Stack.open(state, on_event=lambda event: tell(event, out)) as stack:
-        start_everything(stack, port=port)
+        loaded = start_everything(stack, port=port)
+        model = catalog.load(loaded.models_file, offered=loaded.models).models[0].id
         url, key_file = f"http://{HOST}:{port}", state / KEY_FILE
-        stack.supervisor.run_until_stopped(announce=lambda: _announce(out, url, key_file))
+        stack.supervisor.run_until_stopped(
+            announce=lambda: _announce(out, example(url, key_file, model=model), url, key_file)
+        )
         out.print("Stopping … (Ctrl-C again: at once, unfinished jobs run at the next start)")
     out.print("Stopped.")
 
 
-def _announce(out: Console, url: str, key_file: Path) -> None:
+def _announce(out: Console, command: str, url: str, key_file: Path) -> None:
     out.print(f"\n[bold]Darkroom serves on {url}[/bold] - API documentation: {url}/docs")
     out.print(f"The first account's API key is in {key_file}\n")
-    out.print(example(url, key_file), markup=False)
+    out.print(command, markup=False)
     out.print("\nCtrl-C stops everything; jobs and pictures stay in the state folder.")
 
 
-def example(url: str, key_file: Path) -> str:
+def example(url: str, key_file: Path, *, model: str) -> str:
     """Give a curl command ready to paste."""
     return (
         f"curl -s {url}/v1/images/generate \\\n"
         f'  -H "X-API-Key: $(cat {key_file})" -H "Content-Type: application/json" \\\n'
-        """  -d '{"modelId": "sketch", "prompt": "misty mountains at sunrise, two birds"}'"""
+        f"""  -d '{{"modelId": "{model}", "prompt": "misty mountains at sunrise, two birds"}}'"""
     )
 
 
@@ -67,7 +70,7 @@ def tell(event: Event, out: Console) -> None:
     seconds = f"{event.took.total_seconds():.1f} s"
     detail = f" ({event.detail})" if event.detail and event.what is not Happened.READY else ""
     style = "red" if event.what is Happened.DIED else "dim"
-    out.print(f"[{style}]  {event.name:<16}{event.what:<10}{seconds:>8}[/{style}]{detail}")
+    out.print(f"[{style}]  {event.name:<28} {event.what:<10}{seconds:>8}[/{style}]{detail}")
 
 
 def start_everything(stack: Stack, *, port: int) -> Settings:
@@ -105,7 +108,7 @@ def refuse_what_cannot_be_drawn(loaded: Settings, known: Catalog) -> None:
     for model in known.models:
         lacks = lacks_of(model, known, loaded)
         if len(lacks) == len(model.targets):
-            why = "; ".join(f"{lack.says}; run or set: {lack.remedy}" for _, lack in lacks)
+            why = "; ".join(f"{lack.says} ({lack.remedy})" for _, lack in lacks)
             raise SetupError(f"Model {model.id} cannot be drawn here: {why}")
 
 
