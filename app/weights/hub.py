@@ -40,7 +40,7 @@ class Hub:
     def __init__(self, settings: Settings) -> None:
         try:
             # Of the extra `gpu`, and wanted by one command.
-            from huggingface_hub import HfApi, constants, errors, snapshot_download  # noqa: PLC0415
+            from huggingface_hub import HfApi, constants, errors, snapshot_download  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise SetupError(f"The hub's client is missing ({error}); {INSTALL}") from error
         self._api: Any = HfApi

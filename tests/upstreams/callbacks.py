@@ -19,5 +19,5 @@ def _post(url: str, body: dict[str, Any], times: int) -> None:
         request = urllib.request.Request(  # noqa: S310  # http, on loopback
             url, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):  # noqa: S310  # as above
             pass

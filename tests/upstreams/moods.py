@@ -135,7 +135,7 @@ def _picture(name: str, says: str, **more: object) -> Mood:
 def _mood(name: str, says: str, stage: str, more: dict[str, object]) -> Mood:
     strikes = more["strikes"]
     assert isinstance(strikes, tuple)
-    return Mood(name=name, says=says, stage=stage, kind=strikes[0], **more)  # type: ignore[arg-type]
+    return Mood(name=name, says=says, stage=stage, kind=strikes[0], **more)  # type: ignore[arg-type]  # fields by name
 
 
 # --- wire: the work is done and charged, the answer suffers -------------------------------------------------

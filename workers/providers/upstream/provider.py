@@ -322,6 +322,7 @@ class _Bought:
         self._end(call_id, CallState.FAILED, error=CancelRequested(), cost=cost)
 
     def _sleep(self, seconds: float) -> None:
+        """Wait, in slices: whoever cancels the job is heard within one."""
         end = time.monotonic() + seconds
         self._attempt.check()
         while (left := end - time.monotonic()) > 0:
