@@ -220,6 +220,20 @@ def test_a_repeated_call_after_one_that_failed_is_not_answered_with_the_failure(
         assert len(office.draw(2)) == 1
 
 
+def test_an_idempotent_call_that_is_repeated_after_it_completed_costs_once(
+    openai: upstreams.Upstream, database: Database, settings: Settings
+) -> None:
+    openai.honours_idempotency = True
+    office = open_office(openai, database, settings, idempotent=True)
+
+    office.draw()
+    office.draw(2)  # as after a death between the call's end and the job's
+
+    assert len(openai.charged) == 1
+    (spent,) = rows.query(database, "SELECT sum(cost) AS cost, count(*) AS calls FROM upstream_calls")
+    assert (str(spent.cost), spent.calls) == ("0.010000", 2)
+
+
 def test_an_idempotent_call_that_was_repeated_leaves_no_open_row(
     openai: upstreams.Upstream, database: Database, settings: Settings
 ) -> None:

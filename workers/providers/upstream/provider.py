@@ -177,6 +177,8 @@ class _Bought:
             except CallLost as error:
                 self._end(call.id, CallState.FAILED, error=error)
                 return self.bought(_next_reference(call.reference))
+        if call.state is CallState.COMPLETED and self._account.idempotent:
+            self._cost = None  # sent again it is the same call, whose cost was counted when it completed
         if call.state is not CallState.SENDING:
             failed = call.state is CallState.FAILED
             return self.bought(_next_reference(call.reference) if failed else call.reference)
