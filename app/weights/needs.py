@@ -136,6 +136,10 @@ class Need:
         lacks = [name for name in wanted if name not in known]
         return [*lacks, *(name for part in self.parts for name in part.missing(known))]
 
+    def present(self) -> list[Path]:
+        """Give the needed files that are there."""
+        return [self.folder / name for name in self.take(_files_in(self.folder))]
+
     @property
     def _is_model(self) -> bool:
         return any(part.name for part in self.parts)

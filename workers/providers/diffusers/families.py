@@ -1,0 +1,84 @@
+"""The pipelines of each family of models, and the schedulers a profile may name."""
+
+from typing import Any, Final
+
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+    PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+
+from app.domain.profiles import Family, Scheduler
+from app.domain.spec import Operation
+
+PIPELINES: Final[dict[Family, dict[Operation, Any]]] = {
+    Family.SD15: {
+        Operation.TEXT_TO_IMAGE: StableDiffusionPipeline,
+        Operation.IMAGE_TO_IMAGE: StableDiffusionImg2ImgPipeline,
+        Operation.INPAINT: StableDiffusionInpaintPipeline,
+    },
+    Family.SDXL: {
+        Operation.TEXT_TO_IMAGE: StableDiffusionXLPipeline,
+        Operation.IMAGE_TO_IMAGE: StableDiffusionXLImg2ImgPipeline,
+        Operation.INPAINT: StableDiffusionXLInpaintPipeline,
+    },
+    Family.FLUX: {
+        Operation.TEXT_TO_IMAGE: FluxPipeline,
+        Operation.IMAGE_TO_IMAGE: FluxImg2ImgPipeline,
+        Operation.INPAINT: FluxInpaintPipeline,
+    },
+}
+"""The class for each operation; all three of a family work on the same parts."""
+
+TEXT_ENCODERS: Final[dict[Family, dict[str, Any]]] = {
+    Family.SD15: {"text_encoder": CLIPTextModel},
+    Family.SDXL: {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection},
+    Family.FLUX: {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel},
+}
+"""The parts that transformers loads, which needs more care than diffusers' own loading; see `loading`."""
+
+_SCHEDULERS: Final = {
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "pndm": PNDMScheduler,
+    "ddim": DDIMScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+    "flow_match_euler": FlowMatchEulerDiscreteScheduler,
+}
+_FOR_LATENTS: Final[dict[str, dict[str, object]]] = {
+    "pndm": {"skip_prk_steps": True, "set_alpha_to_one": False},
+    "ddim": {"clip_sample": False, "set_alpha_to_one": False},
+}
+"""What Stable Diffusion's own files say of these two, for models whose file is another scheduler's: the
+classes' defaults are for pixels, and draw something else without an error."""
+
+
+def scheduler_for(asked: Scheduler | None, own: Any) -> Any:
+    """Give a new scheduler as a profile asks, made from the model's own; each call is a fresh copy.
+
+    A scheduler keeps the state of the run it is in, so no two pipelines may share one.
+    """
+    if asked is None:
+        return type(own).from_config(own.config)
+    given = {
+        "timestep_spacing": asked.timestep_spacing,
+        "prediction_type": asked.prediction_type,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    absent = {
+        name: value for name, value in _FOR_LATENTS.get(asked.name, {}).items() if name not in own.config
+    }
+    return _SCHEDULERS[asked.name].from_config(own.config, **absent, **changes)

@@ -1,0 +1,202 @@
+"""From a profile to a pipeline in memory. Only files of this machine are read, and only safetensors."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+import transformers
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from app.domain.profiles import Lora, Profile, Weights
+from app.domain.spec import Operation
+from app.errors import ModelUnavailable
+from app.log import get_logger
+from app.weights.folders import folder_of
+from workers.providers.diffusers.device import Device, is_device_fault, is_out_of_memory
+from workers.providers.diffusers.families import PIPELINES, TEXT_ENCODERS, scheduler_for
+
+log = get_logger(__name__)
+
+_FAULTS: Final = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+)
+"""What missing, torn and foreign files make the libraries raise; seen: the first three and the last two."""
+_LORA_FILE: Final = "pytorch_lora_weights.safetensors"
+"""What diffusers calls an adapter's file."""
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and advice out of a worker's log; what matters of it we say."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def load(profile: Profile, *, folder: Path, device: Device) -> Any:
+    """Give the text-to-image pipeline of a profile, on the device, or for offloading in main memory.
+
+    Args:
+        folder: the models folder.
+
+    Raises:
+        ModelUnavailable: files are missing, broken, or another model's; the message says which.
+        torch.OutOfMemoryError, RuntimeError: the device's fault, not the files'.
+    """
+    try:
+        pipe = _assembled(profile, _present(folder, profile), device=device, folder=folder)
+    except _FAULTS as error:
+        if is_out_of_memory(error) or is_device_fault(error):
+            raise
+        text = f"{type(error).__name__}: {error}"
+        log.warning("model_unavailable", profile=profile.name, error=text)
+    else:
+        return pipe
+    # Outside of the handler: the error's frames hold what was loaded so far.
+    raise ModelUnavailable(f"profile {profile.name} cannot be loaded: {text}")
+
+
+def _present(folder: Path, source: Weights | Profile) -> Path:
+    where = folder_of(folder, source.source, source.revision)
+    if not where.is_dir():
+        raise FileNotFoundError(f"there is no folder {where}; see `darkroom models pull`")
+    return where
+
+
+def _assembled(profile: Profile, where: Path, *, device: Device, folder: Path) -> Any:
+    kinds = PIPELINES[profile.family]
+    _check_family(profile, where)
+    place: dict[str, Any] = {"dtype": device.dtype(profile)}
+    if profile.offload == "none":
+        # Straight to where it is used: by way of main memory an H100 took 4.9 s instead of 1.1.
+        place["device_map"] = device.place.type
+    parts = {
+        name: _text_encoder(kind, where, name, variant=profile.variant, **place)
+        for name, kind in TEXT_ENCODERS[profile.family].items()
+    }
+    if profile.vae is not None:
+        parts["vae"] = _replacement(AutoencoderKL, "vae", profile.vae, where, folder=folder, **place)
+    if profile.unet is not None:
+        parts["unet"] = _replacement(
+            UNet2DConditionModel, "unet", profile.unet, where, folder=folder, **place
+        )
+    pipe = kinds[Operation.TEXT_TO_IMAGE].from_pretrained(
+        str(where),
+        variant=profile.variant,
+        use_safetensors=True,
+        local_files_only=True,
+        **place,
+        **parts,
+        **_left_out(where),
+    )
+    _check_complete(pipe)
+    _prepare(pipe, profile, dtype=place["dtype"])
+    _lay_on(pipe, profile.loras, folder=folder)
+    if profile.offload == "model":
+        pipe.enable_model_cpu_offload(device=device.place)
+    return pipe
+
+
+def _check_family(profile: Profile, where: Path) -> None:
+    """Refuse another family's files: diffusers loads a UNet into any pipeline that has room for one."""
+    found = json.loads((where / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    kinds = {kind.__name__ for kind in PIPELINES[profile.family].values()}
+    if found not in kinds:
+        raise ValueError(f"{where} holds a {found}, which is no {profile.family}")
+
+
+def _left_out(where: Path) -> dict[str, None]:
+    """Name the parts that are not wanted: pictures are checked elsewhere, for every provider alike."""
+    index = json.loads((where / "model_index.json").read_text(encoding="utf-8"))
+    unused = ("safety_checker", "feature_extractor", "image_encoder")
+    return {name: None for name in unused if name in index}
+
+
+def _text_encoder(kind: Any, where: Path, name: str, *, variant: str | None, **place: Any) -> Any:
+    """Give a text encoder with exactly the weights of its folder.
+
+    transformers fills in weights that a file lacks with random ones, and only logs it.
+    """
+    in_variant = variant if variant and any((where / name).glob(f"*.{variant}.*")) else None
+    model, report = kind.from_pretrained(
+        str(where),
+        subfolder=name,
+        variant=in_variant,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **place,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{where / name} lacks {len(missing)} weights, {missing[0]} among them")
+    return model
+
+
+def _replacement(kind: Any, name: str, weights: Weights, where: Path, *, folder: Path, **place: Any) -> Any:
+    """Give the UNet or VAE that takes the place of the model's own."""
+    found = _present(folder, weights)
+    if weights.file is None:
+        inside = {"subfolder": name} if (found / name).is_dir() else {}
+        return kind.from_pretrained(
+            str(found), use_safetensors=True, local_files_only=True, **inside, **place
+        )
+    config = kind.load_config(str(where), subfolder=name, local_files_only=True)
+    with init_empty_weights():
+        model = kind.from_config(config)
+    state = load_file(found / weights.file, device=place.get("device_map", "cpu"))
+    model.load_state_dict({key: tensor.to(place["dtype"]) for key, tensor in state.items()}, assign=True)
+    return model.eval()
+
+
+def _check_complete(pipe: Any) -> None:
+    """Refuse a model with parts missing: where a tokenizer's folder is gone diffusers leaves it empty."""
+    for name, part in pipe.components.items():
+        if "tokenizer" in name and (part is None or len(part) <= len(part.all_special_ids)):
+            raise ValueError(f"its {name} is missing")
+        if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
+            raise ValueError(f"its {name} lacks weights")
+
+
+def _prepare(pipe: Any, profile: Profile, *, dtype: Any) -> None:
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = scheduler_for(profile.scheduler, pipe.scheduler)
+    if dtype is torch.bfloat16 and "force_upcast" in pipe.vae.config:
+        # It is for float16, whose range SDXL's VAE leaves; bfloat16 has float32's.
+        pipe.vae.register_to_config(force_upcast=False)
+    pipe.vae.enable_slicing()
+    for part in (pipe.vae, getattr(pipe, "unet", None)):
+        if part is not None:
+            part.to(memory_format=torch.channels_last)
+
+
+def _lay_on(pipe: Any, loras: tuple[Lora, ...], *, folder: Path) -> None:
+    """Lay adapters over the weights. They are never fused: that drifts, and cannot be taken back exactly."""
+    names = [f"lora{number}" for number in range(len(loras))]
+    for name, lora in zip(names, loras, strict=True):
+        with warnings.catch_warnings():
+            # That there are several is what was asked for.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`", category=UserWarning)
+            pipe.load_lora_weights(
+                str(_present(folder, lora)),
+                weight_name=lora.file or _LORA_FILE,
+                adapter_name=name,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    if loras:
+        pipe.set_adapters(names, adapter_weights=[lora.weight for lora in loras])
+        held = {name for adapters in pipe.get_list_adapters().values() for name in adapters}
+        if absent := set(names) - held:
+            raise ValueError(f"{len(absent)} of its adapters fit nothing in it")
