@@ -3,17 +3,22 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8000
 STATE ?= .darkroom
+ENGINE ?= yes
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock" setup.cfg
+# PyTorch and what only it brings: which build it is depends on where pip finds it, so requirements-torch.txt pins its
+# version alone. Left out of the hashed lock by these names.
+TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
-.PHONY: help demo up test lint format faults bench coverage lock clean
+.PHONY: help demo up gpu test lint format faults bench coverage lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PORT=$(PORT) STATE=$(STATE) PYTHON=$(PYTHON)"
+	@echo "Variables: PORT=$(PORT) STATE=$(STATE) PYTHON=$(PYTHON) ENGINE=$(ENGINE) (no: tests without PyTorch)"
 
 demo: $(VENV)/.runtime ## Draw two pictures on embedded real servers, from a fresh clone
 	@$(BIN)/darkroom demo --state "$(STATE)" --output demo-output
@@ -21,7 +26,10 @@ demo: $(VENV)/.runtime ## Draw two pictures on embedded real servers, from a fre
 up: $(VENV)/.runtime ## Serve on 127.0.0.1:$(PORT) until Ctrl-C
 	@$(BIN)/darkroom up --state "$(STATE)" --port $(PORT)
 
-test: $(VENV)/.dev ## Run all tests, in two processes with servers of their own
+gpu: $(VENV)/.engine ## Install the engine for GPUs of your own: PyTorch and diffusers, some GB
+	@echo "The GPU engine is installed. What it can draw, and how to get weights: $(BIN)/darkroom models list"
+
+test: $(VENV)/.dev $(if $(filter yes,$(ENGINE)),$(VENV)/.engine) ## Run all tests, in two processes with servers of their own
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
@@ -45,6 +53,8 @@ coverage: $(VENV)/.dev ## Run the tests and show which lines no test reached
 lock: $(VENV)/.dev ## Resolve the newest versions that go together, with hashes
 	$(LOCK) --upgrade --extra embedded --output-file requirements.lock
 	$(LOCK) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --upgrade --extra gpu --constraint requirements.lock --constraint requirements-dev.lock \
+		--constraint requirements-torch.txt $(addprefix --no-emit-package ,$(TORCH)) --output-file requirements-gpu.lock
 
 clean: ## Delete what the other targets made, the state folder with all jobs and pictures included
 	@if [ -x $(BIN)/darkroom ]; then $(BIN)/darkroom discard --state "$(STATE)" --yes; fi
@@ -67,4 +77,10 @@ $(VENV)/.runtime: requirements.lock setup.cfg pyproject.toml | $(VENV)/bin/pytho
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing what its tests need ..."
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.engine: requirements-gpu.lock requirements-torch.txt $(VENV)/.runtime
+	@echo "Installing the GPU engine: PyTorch and diffusers (1.6 GB without CUDA, several GB with it) ..."
+	@$(INSTALL) --no-deps --require-hashes -r requirements-gpu.lock
+	@$(INSTALL) -r requirements-torch.txt
 	@touch $@

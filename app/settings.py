@@ -244,6 +244,25 @@ class Settings(BaseSettings):
         timedelta(seconds=10), description="Age at which a wake-up missing from the broker is sent again"
     )
 
+    # Local GPUs
+    gpu_device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="Where the GPU engine draws: `cuda:0`, `cpu`; auto: the first GPU, else the CPU",
+    )
+    gpu_reserve_bytes: int = Field(
+        3 * 1024**3, ge=0, description="GPU memory left for the images being drawn, bytes"
+    )
+    gpu_model_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Memory for models, bytes; default: what the GPU has but for the reserve, half of the "
+        "machine's memory on a CPU",
+    )
+    gpu_warm: Entries = Field(
+        (), description="Profiles that a GPU worker brings into memory before it takes jobs"
+    )
+
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe record")
     log_format: Literal["console", "json"] = Field("console", description="json for machines")

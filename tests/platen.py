@@ -44,6 +44,10 @@ class Platen:
         del spec, model
         return self.rows
 
+    def warm(self, model: str) -> None:
+        with self.busy:
+            self.loaded.insert(0, model)
+
     def warm_models(self) -> list[str]:
         return self.loaded
 

@@ -7,6 +7,10 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 """
 
 import mmap
+import os
+import signal
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,7 +20,8 @@ from app import broker, dispatch, log, safe_http
 from app.buckets import Buckets
 from app.db import bell, connect
 from app.domain import catalog
-from app.errors import SetupError
+from app.domain.queues import GPU
+from app.errors import DarkroomError, SetupError
 from app.failpoints import arm
 from app.pool import Pool
 from app.process import die_with_parent
@@ -30,6 +35,13 @@ from workers.leases import Leases
 from workers.placing import Placing
 from workers.runner import Runner
 
+_log = log.get_logger(__name__)
+
+_BROKEN_MARGIN: Final = 30.0
+"""Seconds past the drain's grace after which a process whose device broke ends anyway: a call that is stuck
+in the driver never returns."""
+_EXIT_BROKEN: Final = 70
+"""EX_SOFTWARE of <sysexits.h>."""
 _HARD_LIMIT_MARGIN: Final = 60
 """Seconds past a job's deadline after which Celery kills a prefork child that does not listen at all."""
 
@@ -97,10 +109,11 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, *, queues: list[str], slots: int) -> None:
         self.settings = settings
+        self._queues = queues
         self.database = connect(settings, pool_size=slots + 3, application_name="darkroom worker")
         self.storage = open_store(settings)
         known = catalog.load(settings.models_file, offered=settings.models)
-        self.providers = providers.Providers(settings, known, self.database)
+        self.providers = providers.Providers(settings, known, self.database, on_broken=self._end)
         self._doorbell = bell.Doorbell(self.database)
         self._leases = Leases(
             settings,
@@ -147,8 +160,17 @@ class WorkerProcess:
         )
 
     def open(self) -> None:
-        """Start the threads and announce the process, so that relay sends it work."""
+        """Start the threads and announce the process, so that relay sends it work.
+
+        A GPU worker announces no slots before the models it is to have in memory are there. They are loaded
+        in a thread of their own: Celery's main thread must go on talking to the broker.
+        """
         self._doorbell.start()
+        warm = self.settings.gpu_warm if any(name.startswith(GPU) for name in self._queues) else ()
+        slots = self._leases.slots
+        if warm:
+            self._leases.slots = 0
+            threading.Thread(target=self._warm_up, args=(warm, slots), name="warm-up", daemon=True).start()
         self._leases.start()
         self._doorbell.ring()
 
@@ -158,6 +180,25 @@ class WorkerProcess:
         self._leases.stop()
         self._doorbell.stop()
         self.database.close()
+
+    def _warm_up(self, models: Sequence[str], slots: int) -> None:
+        for model in models:
+            try:
+                self.providers.warm(model)
+            except DarkroomError as error:
+                # Other models' jobs can be drawn; those of this one will say the same.
+                _log.warning("warm_up_failed", model=model, error=error.code, message=error.message)
+        self._leases.slots = slots
+        self._leases.beat_now()
+
+    def _end(self, why: str) -> None:
+        """End this process in order, as SIGTERM does: what it still runs is given back, uncharged."""
+        _log.error("process_ends", reason=why)
+        grace = self.settings.drain_grace.total_seconds() + _BROKEN_MARGIN
+        last = threading.Timer(grace, os._exit, args=(_EXIT_BROKEN,))
+        last.daemon = True
+        last.start()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 _drain_flag = mmap.mmap(-1, 1)

@@ -94,7 +94,7 @@ class Leases:
     Args:
         is_draining: asked four times a second; once True, the process claims nothing more, and what runs
             longer than `drain_grace` is given back, uncharged.
-        slots: jobs this process can run at a time.
+        slots: jobs this process can run at a time; may be changed, and the next heartbeat tells.
         warm_models: models it has in memory, as targets name them; relay and others read it in its row.
     """
 
@@ -114,10 +114,11 @@ class Leases:
         self._doorbell = doorbell
         self._written: list[jobs.Held] = []
         self._next_write = 0.0
+        self._beat_at = 0.0
         self._settings = settings
         self._database = database
         self.queues = queues
-        self._slots = slots
+        self.slots = slots
         self._is_draining = is_draining
         self._held: list[Held] = []
         self._lock = threading.Lock()
@@ -147,6 +148,10 @@ class Leases:
         """Whether this process claims nothing more."""
         return self._draining_since is not None or self._is_draining()
 
+    def beat_now(self) -> None:
+        """Have the next heartbeat follow within a quarter of a second."""
+        self._beat_at = 0.0
+
     def hold(self, claim: Claim) -> Held:
         """Keep this job's lease from now on."""
         held = Held(claim)
@@ -169,19 +174,21 @@ class Leases:
                 os._exit(_EXIT_BROKEN)
 
     def _run(self) -> None:
-        next_beat, rung = 0.0, False
+        rung = False
         ear = _Ear(self._database, self._stop)
         while not self._stop.is_set():
             now = time.monotonic()
             try:
                 self._drain_if_asked(now)
-                if now >= next_beat:
+                if now >= self._beat_at:
+                    # Before it is sent, so that who asks for another meanwhile gets one.
+                    self._beat_at = now + self._settings.heartbeat.total_seconds()
                     self._beat()
-                    next_beat = now + self._settings.heartbeat.total_seconds()
                 elif rung or now >= self._next_write:
                     self._write_progress(now, anyway=rung)
             except DatabaseDown as error:
                 log.warning("heartbeat_lost", error=error.code)
+                self.beat_now()
             self._end_process_if_stuck(now)
             rung = ear.wait(_TICK)
         ear.close()
@@ -193,7 +200,7 @@ class Leases:
                 tx,
                 self.worker,
                 queues=self.queues,
-                slots=self._slots,
+                slots=self.slots,
                 busy=len(held),
                 warm_models=self.warm_models(),
                 version=__version__,

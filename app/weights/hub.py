@@ -10,7 +10,7 @@ from typing import Any
 from app.errors import SetupError
 from app.settings import Settings
 
-INSTALL = "install the extra: pip install 'darkroom[gpu]'"
+INSTALL = "install it with: make gpu"
 _AT_A_TIME = 4
 """Files. One connection seldom fills the line; many fill the disk's queue."""
 

@@ -199,10 +199,7 @@ def test_missing_libraries_are_told_with_the_command_that_installs_them(tmp_path
 
     told = in_a_fresh_process(place, absent=["torch", "transformers", "diffusers"])
 
-    assert told == (
-        "DARKROOM_SAFETY_FOLDER: it needs torch and transformers and diffusers: "
-        "pip install 'darkroom[gpu]'.\n"
-    )
+    assert told == ("DARKROOM_SAFETY_FOLDER: it needs torch and transformers and diffusers: make gpu.\n")
 
 
 @with_the_libraries

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from app.db import Database
@@ -10,6 +11,8 @@ from app.domain.catalog import Catalog
 from app.errors import ProviderRefused
 from app.settings import Settings
 from workers.providers.base import BatchProvider, Provider
+
+DIFFUSERS: Final = "diffusers"
 
 _PROVIDERS: Final = {
     "pillow": "workers.providers.pillow:Pillow",
@@ -50,12 +53,23 @@ class Providers:
     """The providers of a worker process: those of this version, and the catalogue's upstreams.
 
     Each is made with the first job for it; thread-safe.
+
+    Args:
+        on_broken: told why when a device cannot be used any more; the process must end then.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, database: Database) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        database: Database,
+        *,
+        on_broken: Callable[[str], None],
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._database = database
+        self._on_broken = on_broken
         self._made: dict[str, Provider] = {}
         self._lock = threading.Lock()
 
@@ -71,6 +85,17 @@ class Providers:
                 self._made[name] = self._make(name)
             return self._made[name]
 
+    def warm(self, model: str) -> None:
+        """Bring a model of the GPU engine into memory, and draw once with it.
+
+        Raises:
+            ProviderError: it cannot be loaded, or cannot draw.
+            SetupError: the engine cannot run here.
+        """
+        provider = self(DIFFUSERS)
+        assert isinstance(provider, BatchProvider)
+        provider.warm(model)
+
     def warm_models(self) -> list[str]:
         """Give the models that are in memory, as targets name them, the most recently used first."""
         return [
@@ -81,8 +106,10 @@ class Providers:
         ]
 
     def _make(self, name: str) -> Provider:
-        if (upstream := self._catalog.upstream(name)) is None:
-            return load(name)
-        from workers.providers.opening import upstream_provider  # noqa: PLC0415 - most workers call none
+        from workers.providers import opening  # noqa: PLC0415 - most workers need neither
 
-        return upstream_provider(self._settings, self._catalog, upstream, self._database)
+        if (upstream := self._catalog.upstream(name)) is not None:
+            return opening.upstream_provider(self._settings, self._catalog, upstream, self._database)
+        if name == DIFFUSERS:
+            return opening.gpu_engine(self._settings, self._catalog, on_broken=self._on_broken)
+        return load(name)

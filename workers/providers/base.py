@@ -138,6 +138,14 @@ class BatchProvider(Provider, Protocol):
         """
         ...
 
+    def warm(self, model: str) -> None:
+        """Bring a model into memory, and draw once with it; not called in `turn()`, which it takes itself.
+
+        Raises:
+            ProviderError: it cannot be loaded, or cannot draw.
+        """
+        ...
+
     def warm_models(self) -> list[str]:
         """Give the names of the models in memory, the most recently used first."""
         ...

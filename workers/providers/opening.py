@@ -1,5 +1,6 @@
 """Makes the providers that need settings."""
 
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -7,7 +8,9 @@ from app import safe_http
 from app.db import Database
 from app.domain.catalog import Catalog
 from app.domain.upstreams import Upstream
+from app.errors import SetupError
 from app.settings import Settings
+from app.weights.hub import INSTALL
 from workers.providers.base import Provider
 from workers.providers.upstream import UpstreamProvider
 
@@ -32,4 +35,24 @@ def upstream_provider(
         key=settings.keys_of_upstreams.get(upstream.name),
         database=database,
         guard=guard,
+    )
+
+
+def gpu_engine(settings: Settings, catalog: Catalog, *, on_broken: Callable[[str], None]) -> Provider:
+    """Give the engine that draws the catalogue's profiles on this process's device.
+
+    Raises:
+        SetupError: the extra `gpu` is not installed, or there is no such device.
+    """
+    try:
+        from workers.providers import diffusers  # noqa: PLC0415 - it imports torch, which takes seconds
+    except ImportError as error:
+        raise SetupError(f"the GPU engine is not installed ({error}); {INSTALL}") from error
+    return diffusers.Diffusers(
+        profiles={profile.name: profile for profile in catalog.profiles},
+        folder=settings.models_folder,
+        device=diffusers.Device(
+            settings.gpu_device, reserve=settings.gpu_reserve_bytes, budget=settings.gpu_model_bytes
+        ),
+        on_broken=on_broken,
     )

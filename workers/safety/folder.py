@@ -114,7 +114,7 @@ def find(settings: Settings) -> Found:
     else:
         raise _wrong(f"{weights} is a {kind}; it must be a {_DIFFUSERS} or a …{_CLASSIFIERS}")
     if missing := [name for name in _LIBRARIES if find_spec(name) is None]:
-        raise _wrong(f"it needs {' and '.join(missing)}: pip install 'darkroom[gpu]'")
+        raise _wrong(f"it needs {' and '.join(missing)}: make gpu")
     return found
 
 
