@@ -132,3 +132,14 @@ def flask(settings: Settings, database: Database) -> Iterator[Flask]:
 @pytest.fixture
 def client(flask: Flask) -> FlaskClient:
     return flask.test_client()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny models, built once per process; a test that changes files copies it first."""
+    torch = pytest.importorskip("torch", reason="the extra gpu is not installed")
+    # The tests run in as many processes as there are cores; threads that wait for each other take minutes.
+    torch.set_num_threads(1)
+    from tests.engine import tiny  # noqa: PLC0415 - it needs the extra
+
+    return tiny.build(tmp_path_factory.mktemp("weights"))

@@ -182,14 +182,19 @@ class WorkerProcess:
         self.database.close()
 
     def _warm_up(self, models: Sequence[str], slots: int) -> None:
-        for model in models:
-            try:
-                self.providers.warm(model)
-            except DarkroomError as error:
-                # Other models' jobs can be drawn; those of this one will say the same.
-                _log.warning("warm_up_failed", model=model, error=error.code, message=error.message)
-        self._leases.slots = slots
-        self._leases.beat_now()
+        try:
+            for model in models:
+                self._warm_one(model)
+        finally:
+            self._leases.slots = slots
+            self._leases.beat_now()
+
+    def _warm_one(self, model: str) -> None:
+        try:
+            self.providers.warm(model)
+        except DarkroomError as error:
+            # Other models' jobs can be drawn; those of this one will say the same.
+            _log.warning("warm_up_failed", model=model, error=error.code, message=error.message)
 
     def _end(self, why: str) -> None:
         """End this process in order, as SIGTERM does: what it still runs is given back, uncharged."""

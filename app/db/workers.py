@@ -11,7 +11,7 @@ _BEAT: Final = """
 INSERT INTO workers (id, queues, slots, busy, warm_models, version, draining_since)
 VALUES (%(id)s, %(queues)s, %(slots)s, %(busy)s, %(warm_models)s, %(version)s,
         CASE WHEN %(draining)s THEN now() END)
-ON CONFLICT (id) DO UPDATE SET seen_at = now(), busy = excluded.busy,
+ON CONFLICT (id) DO UPDATE SET seen_at = now(), slots = excluded.slots, busy = excluded.busy,
     warm_models = excluded.warm_models,
     draining_since = coalesce(workers.draining_since, excluded.draining_since)
 """

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,17 +23,31 @@ DRAWINGS = tuple(operation for operation in Operation if not operation.transform
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A provider, and how to ask it for something small."""
+    """A provider, and how to ask it for something small.
 
-    make: Callable[[], Provider]
+    Attributes:
+        trained: whether it draws what it was asked for; the tiny models' weights are random.
+    """
+
+    make: Callable[[Path], Provider]
+    """Takes the folder of the tiny models, which only our own engine needs."""
     model: str
     width: int = 96
     height: int = 64
     steps: int = 4
+    trained: bool = True
     operations: frozenset[Operation] = field(default_factory=lambda: frozenset(DRAWINGS))
 
 
-CANDIDATES = {"sketch": Candidate(make=Sketch, model="sketch")}
+def engine(weights: Path) -> Provider:
+    from tests.engine import studio  # noqa: PLC0415 - it needs the extra gpu
+
+    return studio.engine(weights)
+
+
+CANDIDATES = {"sketch": Candidate(make=lambda _: Sketch(), model="sketch")} | {
+    name: Candidate(make=engine, model=name, trained=False) for name in ("sd15", "sdxl", "schnell")
+}
 
 
 @pytest.fixture(params=CANDIDATES, scope="module")
@@ -41,21 +56,27 @@ def candidate(request: pytest.FixtureRequest) -> Candidate:
 
 
 @pytest.fixture(scope="module")
-def provider(candidate: Candidate) -> Provider:
-    return candidate.make()
+def folder(candidate: Candidate, request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue("weights") if candidate.make is engine else Path()
+
+
+@pytest.fixture(scope="module")
+def provider(candidate: Candidate, folder: Path) -> Provider:
+    return candidate.make(folder)
 
 
 class Notebook:
     """An honest runner's side of an attempt: it writes down what it hears, and may end at the n-th check."""
 
-    def __init__(self, *, ends_at_check: int | None = None) -> None:
+    def __init__(self, model: str, *, ends_at_check: int | None = None) -> None:
+        self.model = model
         self.checks = 0
         self.ends_at_check = ends_at_check
         self.progress: list[float] = []
         self.checks_at_progress: list[int] = []
 
     def attempt(self) -> Attempt:
-        return Attempt(check=self._check, progress=self._note)
+        return Attempt(check=self._check, progress=self._note, model=self.model)
 
     def _check(self) -> None:
         self.checks += 1
@@ -119,7 +140,9 @@ def inputs_for(candidate: Candidate, spec: JobSpec) -> Inputs:
 def drawn(
     candidate: Candidate, provider: Provider, spec: JobSpec, notes: Notebook | None = None
 ) -> list[Picture]:
-    return list(provider.generate(spec, inputs_for(candidate, spec), (notes or Notebook()).attempt()))
+    return list(
+        provider.generate(spec, inputs_for(candidate, spec), (notes or Notebook(candidate.model)).attempt())
+    )
 
 
 def one(candidate: Candidate, provider: Provider, spec: JobSpec) -> np.ndarray:
@@ -142,10 +165,10 @@ def test_pictures_come_in_the_asked_number_order_seeds_size_and_mode(
 
 @pytest.mark.parametrize("operation", DRAWINGS)
 def test_the_same_wish_gives_the_same_bits(
-    candidate: Candidate, provider: Provider, operation: Operation
+    candidate: Candidate, provider: Provider, folder: Path, operation: Operation
 ) -> None:
     spec = spec_for(candidate, operation, strength=0.6)
-    assert np.array_equal(one(candidate, provider, spec), one(candidate, candidate.make(), spec))
+    assert np.array_equal(one(candidate, provider, spec), one(candidate, candidate.make(folder), spec))
 
 
 @pytest.mark.parametrize("operation", DRAWINGS)
@@ -162,7 +185,7 @@ def test_another_prompt_gives_another_picture(candidate: Candidate, provider: Pr
     several = [
         one(candidate, provider, spec_for(candidate, prompt=prompt)) for prompt in ("a red cat", "a blue sea")
     ]
-    assert np.abs(several[0] - several[1]).mean() > 1
+    assert np.abs(several[0] - several[1]).mean() > (1 if candidate.trained else 0.2)
 
 
 @pytest.mark.parametrize("operation", DRAWINGS)
@@ -178,7 +201,7 @@ def test_each_picture_of_a_batch_equals_a_single_run_with_its_seed(
 
 
 def test_a_picture_is_yielded_before_the_next_is_begun(candidate: Candidate, provider: Provider) -> None:
-    notes, spec = Notebook(), spec_for(candidate, num_images=2)
+    notes, spec = Notebook(candidate.model), spec_for(candidate, num_images=2)
     pictures = provider.generate(spec, Inputs(), notes.attempt())
     next(pictures)
     assert notes.progress[-1] <= 0.5
@@ -192,6 +215,8 @@ def test_strength_zero_gives_the_input_back(candidate: Candidate, provider: Prov
 
 
 def test_more_strength_makes_more_difference(candidate: Candidate, provider: Provider) -> None:
+    if not candidate.trained:
+        pytest.skip("random weights make noise of any input; test_silent_traps.py looks at where it begins")
     given = np.asarray(photo(candidate), np.int16)
     differences = [
         np.abs(
@@ -216,7 +241,7 @@ def test_inpaint_takes_a_mask_of_one_level(candidate: Candidate, provider: Provi
     spec = spec_for(candidate, Operation.INPAINT)
     flat = Image.new("L", (candidate.width, candidate.height), level)
     inputs = Inputs(image=photo(candidate), mask_image=flat)
-    (picture,) = provider.generate(spec, inputs, Notebook().attempt())
+    (picture,) = provider.generate(spec, inputs, Notebook(candidate.model).attempt())
     assert np.array_equal(np.asarray(picture.image.convert("RGB")), np.asarray(photo(candidate))) is (
         level == 0
     )
@@ -225,7 +250,7 @@ def test_inpaint_takes_a_mask_of_one_level(candidate: Candidate, provider: Provi
 def test_the_inputs_are_left_as_they_were(candidate: Candidate, provider: Provider) -> None:
     spec = spec_for(candidate, Operation.INPAINT)
     inputs = inputs_for(candidate, spec)
-    list(provider.generate(spec, inputs, Notebook().attempt()))
+    list(provider.generate(spec, inputs, Notebook(candidate.model).attempt()))
     assert inputs.image is not None
     assert inputs.mask_image is not None
     assert inputs.image.tobytes() == photo(candidate).tobytes()
@@ -236,7 +261,7 @@ def test_the_inputs_are_left_as_they_were(candidate: Candidate, provider: Provid
 def test_progress_never_falls_and_ends_at_one(
     candidate: Candidate, provider: Provider, operation: Operation
 ) -> None:
-    notes = Notebook()
+    notes = Notebook(candidate.model)
     drawn(candidate, provider, spec_for(candidate, operation, num_images=2), notes)
     assert notes.progress == sorted(notes.progress)
     assert notes.progress[0] >= 0
@@ -247,16 +272,16 @@ def test_progress_never_falls_and_ends_at_one(
 def test_an_attempt_is_checked_at_least_once_per_step(
     candidate: Candidate, provider: Provider, steps: int
 ) -> None:
-    notes = Notebook()
+    notes = Notebook(candidate.model)
     drawn(candidate, provider, spec_for(candidate, num_images=2, num_inference_steps=steps), notes)
     assert notes.checks >= 2 * steps
 
 
 def test_an_ended_attempt_is_obeyed_at_that_very_check(candidate: Candidate, provider: Provider) -> None:
-    whole, spec = Notebook(), spec_for(candidate, num_images=2)
+    whole, spec = Notebook(candidate.model), spec_for(candidate, num_images=2)
     drawn(candidate, provider, spec, whole)
     for ends_at_check in range(1, whole.checks + 1):
-        notes = Notebook(ends_at_check=ends_at_check)
+        notes = Notebook(candidate.model, ends_at_check=ends_at_check)
         with pytest.raises(CancelRequested):
             drawn(candidate, provider, spec, notes)
         assert notes.checks == ends_at_check
@@ -267,7 +292,7 @@ def test_an_ended_attempt_does_no_harm_to_the_next(candidate: Candidate, provide
     spec = spec_for(candidate)
     before = one(candidate, provider, spec)
     with pytest.raises(CancelRequested):
-        drawn(candidate, provider, spec, Notebook(ends_at_check=3))
+        drawn(candidate, provider, spec, Notebook(candidate.model, ends_at_check=3))
     assert np.array_equal(one(candidate, provider, spec), before)
 
 

@@ -1,4 +1,4 @@
-"""The tiny models, built once per process, and an engine that has them in memory."""
+"""An engine that has the tiny models in memory."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,15 +7,6 @@ import pytest
 
 if TYPE_CHECKING:
     from workers.providers.diffusers import Diffusers
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny models; a test that changes files copies it first."""
-    pytest.importorskip("torch", reason="the extra gpu is not installed")
-    from tests.engine import tiny  # noqa: PLC0415 - it needs the extra
-
-    return tiny.build(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="session")

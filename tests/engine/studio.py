@@ -1,18 +1,23 @@
 """The real engine on the tiny models, and short ways to ask it for something."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image
 from PIL import Image
 
-from app.domain.profiles import Profile
+from app.domain.profiles import Family, Guidance, Profile
 from app.domain.spec import JobSpec, Operation, StoredImage
 from app.errors import CancelRequested, DarkroomError
 from workers.providers.base import Attempt, Inputs, Picture, Share
 from workers.providers.diffusers import Device, Diffusers
+from workers.providers.diffusers.families import scheduler_for
+from workers.providers.diffusers.model import Model
 
 WIDTH, HEIGHT = 96, 64
 DRAWINGS = (Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.INPAINT)
@@ -154,3 +159,81 @@ def levels(result: list[Picture] | DarkroomError) -> list[np.ndarray]:
     if isinstance(result, DarkroomError):
         raise result
     return [np.asarray(picture.image, np.int16) for picture in result]
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> int:
+    """Give by how many levels of 255 two pictures differ where they differ most."""
+    return int(np.abs(one - other).max())
+
+
+def model_of(drawing: Diffusers, name: str) -> Model:
+    """Give what an engine has of a profile in memory, loading it if need be."""
+    return drawing._models.get(drawing._profiles[name])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the network: how many rows it got, and at which timestep."""
+
+    rows: int
+    timestep: float
+
+
+@contextmanager
+def network_runs(drawing: Diffusers, name: str) -> Iterator[list[Run]]:
+    """Write down each run of a model's UNet or transformer."""
+    pipe = model_of(drawing, name).view(Operation.TEXT_TO_IMAGE)
+    network = getattr(pipe, "unet", None) or pipe.transformer
+    runs: list[Run] = []
+
+    def note(_network: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        sample = args[0] if args else named["hidden_states"]
+        time = args[1] if args else named["timestep"]
+        runs.append(Run(rows=len(sample), timestep=float(time.flatten()[0])))
+
+    hook = network.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield runs
+    finally:
+        hook.remove()
+
+
+_PLAIN = {
+    Operation.TEXT_TO_IMAGE: AutoPipelineForText2Image,
+    Operation.IMAGE_TO_IMAGE: AutoPipelineForImage2Image,
+    Operation.INPAINT: AutoPipelineForInpainting,
+}
+
+
+def drawn_plainly(folder: Path, asked: JobSpec, **changes: Any) -> np.ndarray:
+    """Give what diffusers' own pipeline draws of a spec's first image, decoded by itself; nothing put back.
+
+    Args:
+        changes: of the pipeline's arguments.
+    """
+    made = profile(asked.model)
+    pipe = _PLAIN[asked.operation].from_pretrained(
+        folder / made.source, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = scheduler_for(made.scheduler, pipe.scheduler)
+    for part in (pipe.vae, getattr(pipe, "unet", None)):
+        if part is not None:
+            part.to(memory_format=torch.channels_last)  # as the engine has them; else rounding differs
+    given: dict[str, Any] = {
+        "prompt": asked.prompt,
+        "num_inference_steps": asked.num_inference_steps,
+        "guidance_scale": 0.0 if made.guidance is Guidance.NONE else asked.guidance_scale,
+        "generator": torch.Generator("cpu").manual_seed(asked.seed),
+        "width": asked.width,
+        "height": asked.height,
+    }
+    if made.family is Family.FLUX:
+        given["max_sequence_length"] = made.max_sequence_length
+    elif asked.operation is Operation.IMAGE_TO_IMAGE:
+        del given["width"], given["height"]  # they are the image's
+    if asked.operation is not Operation.TEXT_TO_IMAGE:
+        given |= {"image": photo(), "strength": asked.strength}
+    if asked.operation is Operation.INPAINT:
+        given["mask_image"] = hole()
+    return np.asarray(pipe(**given | changes).images[0], np.int16)

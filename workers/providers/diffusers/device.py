@@ -13,8 +13,15 @@ from app.log import get_logger
 log = get_logger(__name__)
 
 _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_ALLOCATIONS: Final = ("cublas_status_alloc_failed", "defaultcpuallocator")
-"""Memory that ran out where PyTorch has no class for it: a handle of cuBLAS, and the CPU's."""
+_ALLOCATIONS: Final = (
+    "_alloc_failed",
+    "cuda error: out of memory",
+    "valid cudnn algorithm",
+    "unable to find an engine",
+    "defaultcpuallocator",
+)
+"""Memory that ran out where PyTorch has no class for it: in cuBLAS and its like, in CUDA itself, in the search
+for a way to convolve, whose errors do not mention memory, and on the CPU."""
 _FAULTS: Final = ("cuda error", "cublas", "cudnn", "cusolver", "cufft", "device-side assert", "nccl error")
 
 
@@ -73,8 +80,10 @@ class Device:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether less at a time, or fewer models in memory, may help."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _ALLOCATIONS)
+    return any(words in text for words in _ALLOCATIONS)
 
 
 def is_device_fault(error: Exception) -> bool:

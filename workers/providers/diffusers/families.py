@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from diffusers import (
+    AutoencoderKL,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
@@ -11,6 +12,7 @@ from diffusers import (
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     FluxPipeline,
+    FluxTransformer2DModel,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -18,6 +20,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
@@ -43,12 +46,23 @@ PIPELINES: Final[dict[Family, dict[Operation, Any]]] = {
 }
 """The class for each operation; all three of a family work on the same parts."""
 
-TEXT_ENCODERS: Final[dict[Family, dict[str, Any]]] = {
-    Family.SD15: {"text_encoder": CLIPTextModel},
-    Family.SDXL: {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection},
-    Family.FLUX: {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel},
+PARTS: Final[dict[Family, dict[str, Any]]] = {
+    Family.SD15: {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL},
+    Family.SDXL: {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    },
+    Family.FLUX: {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": T5EncoderModel,
+        "transformer": FluxTransformer2DModel,
+        "vae": AutoencoderKL,
+    },
 }
-"""The parts that transformers loads, which needs more care than diffusers' own loading; see `loading`."""
+"""The parts that have weights. `loading` loads each by itself: a pipeline would too, but does not always say
+which of them is broken."""
 
 _SCHEDULERS: Final = {
     "euler": EulerDiscreteScheduler,

@@ -2,14 +2,13 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import diffusers
 import torch
-import transformers
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -18,8 +17,9 @@ from app.domain.spec import Operation
 from app.errors import ModelUnavailable
 from app.log import get_logger
 from app.weights.folders import folder_of
+from app.weights.needs import needs
 from workers.providers.diffusers.device import Device, is_device_fault, is_out_of_memory
-from workers.providers.diffusers.families import PIPELINES, TEXT_ENCODERS, scheduler_for
+from workers.providers.diffusers.families import PARTS, PIPELINES, scheduler_for
 
 log = get_logger(__name__)
 
@@ -36,13 +36,6 @@ _FAULTS: Final = (
 """What missing, torn and foreign files make the libraries raise; seen: the first three and the last two."""
 _LORA_FILE: Final = "pytorch_lora_weights.safetensors"
 """What diffusers calls an adapter's file."""
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' progress bars and advice out of a worker's log; what matters of it we say."""
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
 
 
 def load(profile: Profile, *, folder: Path, device: Device) -> Any:
@@ -76,30 +69,21 @@ def _present(folder: Path, source: Weights | Profile) -> Path:
 
 
 def _assembled(profile: Profile, where: Path, *, device: Device, folder: Path) -> Any:
-    kinds = PIPELINES[profile.family]
     _check_family(profile, where)
+    _check_files(profile, folder)
     place: dict[str, Any] = {"dtype": device.dtype(profile)}
     if profile.offload == "none":
         # Straight to where it is used: by way of main memory an H100 took 4.9 s instead of 1.1.
         place["device_map"] = device.place.type
+    replaced = {"unet": profile.unet, "vae": profile.vae}
     parts = {
-        name: _text_encoder(kind, where, name, variant=profile.variant, **place)
-        for name, kind in TEXT_ENCODERS[profile.family].items()
+        name: _part(kind, where, name, variant=profile.variant, **place)
+        if (instead := replaced.get(name)) is None
+        else _replacement(kind, name, instead, where, folder=folder, **place)
+        for name, kind in PARTS[profile.family].items()
     }
-    if profile.vae is not None:
-        parts["vae"] = _replacement(AutoencoderKL, "vae", profile.vae, where, folder=folder, **place)
-    if profile.unet is not None:
-        parts["unet"] = _replacement(
-            UNet2DConditionModel, "unet", profile.unet, where, folder=folder, **place
-        )
-    pipe = kinds[Operation.TEXT_TO_IMAGE].from_pretrained(
-        str(where),
-        variant=profile.variant,
-        use_safetensors=True,
-        local_files_only=True,
-        **place,
-        **parts,
-        **_left_out(where),
+    pipe = PIPELINES[profile.family][Operation.TEXT_TO_IMAGE].from_pretrained(
+        str(where), use_safetensors=True, local_files_only=True, **place, **parts, **_left_out(where)
     )
     _check_complete(pipe)
     _prepare(pipe, profile, dtype=place["dtype"])
@@ -107,6 +91,13 @@ def _assembled(profile: Profile, where: Path, *, device: Device, folder: Path) -
     if profile.offload == "model":
         pipe.enable_model_cpu_offload(device=device.place)
     return pipe
+
+
+def _check_files(profile: Profile, folder: Path) -> None:
+    """Refuse a model that is not all there: the libraries' own words do not always tell what is missing."""
+    own = needs(profile, folder)[0]
+    if lacks := own.missing():
+        raise FileNotFoundError(f"{own.folder} lacks {', '.join(lacks)}")
 
 
 def _check_family(profile: Profile, where: Path) -> None:
@@ -124,49 +115,69 @@ def _left_out(where: Path) -> dict[str, None]:
     return {name: None for name in unused if name in index}
 
 
-def _text_encoder(kind: Any, where: Path, name: str, *, variant: str | None, **place: Any) -> Any:
-    """Give a text encoder with exactly the weights of its folder.
+def _part(kind: Any, where: Path, name: str, *, variant: str | None, **place: Any) -> Any:
+    """Give a part with exactly the weights of its folder.
 
     transformers fills in weights that a file lacks with random ones, and only logs it.
     """
     in_variant = variant if variant and any((where / name).glob(f"*.{variant}.*")) else None
-    model, report = kind.from_pretrained(
-        str(where),
-        subfolder=name,
-        variant=in_variant,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **place,
-    )
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{where / name} lacks {len(missing)} weights, {missing[0]} among them")
+    with _naming(where / name):
+        model, report = kind.from_pretrained(
+            str(where),
+            subfolder=name,
+            variant=in_variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **place,
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} among them")
     return model
+
+
+@contextmanager
+def _naming(part: Path) -> Iterator[None]:
+    """Have errors say whose files are wrong; the libraries' own do not always."""
+    try:
+        yield
+    except _FAULTS as error:
+        if is_out_of_memory(error) or is_device_fault(error) or str(part) in str(error):
+            raise
+        # What diffusers raises of a weight that is in no file.
+        what = "it lacks weights" if isinstance(error, NotImplementedError) else error
+        raise ValueError(f"{part}: {what}") from error
 
 
 def _replacement(kind: Any, name: str, weights: Weights, where: Path, *, folder: Path, **place: Any) -> Any:
     """Give the UNet or VAE that takes the place of the model's own."""
     found = _present(folder, weights)
     if weights.file is None:
-        inside = {"subfolder": name} if (found / name).is_dir() else {}
-        return kind.from_pretrained(
-            str(found), use_safetensors=True, local_files_only=True, **inside, **place
-        )
+        if (found / name).is_dir():
+            return _part(kind, found, name, variant=None, **place)
+        return _part(kind, found.parent, found.name, variant=None, **place)
     config = kind.load_config(str(where), subfolder=name, local_files_only=True)
     with init_empty_weights():
         model = kind.from_config(config)
-    state = load_file(found / weights.file, device=place.get("device_map", "cpu"))
-    model.load_state_dict({key: tensor.to(place["dtype"]) for key, tensor in state.items()}, assign=True)
+    with _naming(found / weights.file):
+        state = load_file(found / weights.file, device=place.get("device_map", "cpu"))
+        model.load_state_dict({key: tensor.to(place["dtype"]) for key, tensor in state.items()}, assign=True)
     return model.eval()
 
 
 def _check_complete(pipe: Any) -> None:
     """Refuse a model with parts missing: where a tokenizer's folder is gone diffusers leaves it empty."""
     for name, part in pipe.components.items():
-        if "tokenizer" in name and (part is None or len(part) <= len(part.all_special_ids)):
-            raise ValueError(f"its {name} is missing")
+        if "tokenizer" in name and (part is None or not _reads(part)):
+            raise ValueError(f"its {name} has no vocabulary")
         if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
             raise ValueError(f"its {name} lacks weights")
+
+
+def _reads(tokenizer: Any) -> bool:
+    """Whether it knows a letter: where a vocabulary's file is gone, the libraries make an empty one."""
+    read = tokenizer("a", add_special_tokens=False).input_ids
+    return bool(read) and tokenizer.unk_token_id not in read
 
 
 def _prepare(pipe: Any, profile: Profile, *, dtype: Any) -> None:

@@ -98,7 +98,8 @@ class Model:
     def usual_size(self) -> int:
         """Width and height it was trained for, pixels."""
         pipe = self._views[Operation.TEXT_TO_IMAGE]
-        return int(pipe.default_sample_size * pipe.vae_scale_factor)
+        latents = getattr(pipe, "default_sample_size", None) or pipe.unet.config.sample_size
+        return int(latents * pipe.vae_scale_factor)
 
 
 def _spread(latents: Any, config: Mapping[str, Any]) -> Any:

@@ -18,7 +18,6 @@ from workers.providers.base import Attempt, Inputs, Picture, Share
 from workers.providers.diffusers.cache import Models
 from workers.providers.diffusers.calls import Row, Shape, draw
 from workers.providers.diffusers.device import Device, is_device_fault, is_out_of_memory
-from workers.providers.diffusers.loading import quiet_libraries
 from workers.providers.diffusers.memory import Memory
 from workers.providers.diffusers.model import Model
 from workers.providers.diffusers.parts import ENGINE, Part
@@ -52,7 +51,6 @@ class Diffusers:
         device: Device,
         on_broken: Callable[[str], None],
     ) -> None:
-        quiet_libraries()
         self._profiles = profiles
         self._device = device
         self._models = Models(folder=folder, device=device)
