@@ -13,6 +13,7 @@ from app.errors import (
     DarkroomError,
     DeadlineExceeded,
     Deferred,
+    DeviceBroken,
     ProviderError,
     Unavailable,
 )
@@ -60,7 +61,8 @@ def outcome_of(claim: Claim, error: Exception, *, shared: bool = False) -> Outco
 
     Args:
         shared: whether others were drawn in the same call. An error that nobody foresaw then ends nobody's
-            job: each is repeated alone, and the one that brings it about fails alone.
+            job: each is repeated alone, and the one that brings it about fails alone. A device that broke
+            is foreseen, but may be one job's doing as well.
     """
     match error:
         case CancelRequested():
@@ -75,7 +77,12 @@ def outcome_of(claim: Claim, error: Exception, *, shared: bool = False) -> Outco
             charged = _is_charged(claim, error)
             failures = claim.failures + charged
             retry = may_retry(retryable=error.retryable, failures=failures, max_attempts=claim.max_attempts)
-            return Outcome(kind=Kind.RETRY if retry else Kind.FAILED, error=error, charged=charged)
+            return Outcome(
+                kind=Kind.RETRY if retry else Kind.FAILED,
+                error=error,
+                charged=charged,
+                alone=shared and isinstance(error, DeviceBroken),
+            )
     unknown = DarkroomError("Something in Darkroom went wrong; the operator finds it under this job's id.")
     trace = "".join(traceback.format_exception(error))[-_LONGEST_TRACEBACK:]
     return Outcome(

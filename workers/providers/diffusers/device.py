@@ -20,7 +20,7 @@ _ALLOCATIONS: Final = (
     "unable to find an engine",
     "defaultcpuallocator",
 )
-"""Memory that ran out where PyTorch has no class for it: in cuBLAS and its like, in CUDA itself, in the search
+"""Memory that ran out where PyTorch has no class for it: in cuBLAS and its like, in CUDA itself, in a search
 for a way to convolve, whose errors do not mention memory, and on the CPU."""
 _FAULTS: Final = ("cuda error", "cublas", "cudnn", "cusolver", "cufft", "device-side assert", "nccl error")
 

@@ -230,7 +230,9 @@ class Diffusers:
             DeviceBroken: now, and whenever something is to be drawn afterwards.
         """
         if self._broken:
-            raise DeviceBroken("the device failed in an earlier call, and this process is about to end")
+            late = DeviceBroken("the device failed in an earlier call, and this process is about to end")
+            late.charged = False  # whoever comes now had no part in it
+            raise late
         try:
             yield
         except RuntimeError as error:
