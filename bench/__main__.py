@@ -16,6 +16,15 @@ from bench.house import open_house
 from bench.numbers import Table
 from bench.run import Run
 
+
+def _measure_gpu(run: Run) -> list[Table]:
+    try:
+        from bench import gpu  # noqa: PLC0415 - torch takes seconds to import
+    except ImportError as error:
+        raise SetupError(f"The GPU engine is not installed ({error}); run: make gpu") from error
+    return gpu.measure(run)
+
+
 SECTIONS: Final[dict[str, Callable[[Run], list[Table]]]] = {
     "accept": accept.measure,
     "endtoend": chain.measure,
@@ -23,6 +32,7 @@ SECTIONS: Final[dict[str, Callable[[Run], list[Table]]]] = {
     "png": pictures.measure_png,
     "finisher": pictures.measure_finisher,
     "wsgi": servers.measure,
+    "gpu": _measure_gpu,
 }
 BY_DEFAULT: Final = ("accept", "endtoend", "relay", "png", "finisher")
 

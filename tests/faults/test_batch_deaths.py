@@ -67,15 +67,17 @@ def test_jobs_of_one_shape_run_in_batches_each_once_though_their_worker_is_kille
 def _drawing_together(house: House) -> int:
     """Give how many jobs are being drawn in one call now, and are not at its end."""
     with house.database.autocommit() as tx:
-        return tx.exec_driver_sql(
+        found: int = tx.exec_driver_sql(
             "SELECT count(*) FROM jobs WHERE status = 'processing' AND step BETWEEN 1 AND steps - 3"
         ).scalar_one()
+    return found
 
 
 def _calls(house: House) -> float:
     """Give in how many calls the pictures were drawn that are there now: each is its share of a call."""
     with house.database.autocommit() as tx:
-        return tx.exec_driver_sql(
+        found: float = tx.exec_driver_sql(
             "SELECT sum(1.0 / (detail->'batch_sizes'->>0)::int)::float FROM job_events "
             "WHERE reason = 'completed'"
         ).scalar_one()
+    return found
