@@ -60,7 +60,7 @@ class House:
         return Running(
             name,
             argv,
-            environment=settings.environment_of_child(**self.environment(), **environment),
+            environment=settings.environment_of_child(**(self.environment() | environment)),
             log=self.stack.state / "logs" / f"{name.replace(' ', '-')}.log",
             ready=ready,
         )

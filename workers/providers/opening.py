@@ -45,7 +45,7 @@ def gpu_engine(settings: Settings, catalog: Catalog, *, on_broken: Callable[[str
         SetupError: the extra `gpu` is not installed, or there is no such device.
     """
     try:
-        _quiet_libraries()
+        quiet_libraries()
         from workers.providers import diffusers  # noqa: PLC0415 - it imports torch, which takes seconds
     except ImportError as error:
         raise SetupError(f"the GPU engine is not installed ({error}); {INSTALL}") from error
@@ -59,7 +59,7 @@ def gpu_engine(settings: Settings, catalog: Catalog, *, on_broken: Callable[[str
     )
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep their progress bars and advice out of a worker's log; they talk as soon as they are imported."""
     from diffusers.utils import logging as of_diffusers  # noqa: PLC0415 - an extra
     from transformers.utils import logging as of_transformers  # noqa: PLC0415 - an extra

@@ -196,18 +196,14 @@ def _lay_on(pipe: Any, loras: tuple[Lora, ...], *, folder: Path) -> None:
     """Lay adapters over the weights. They are never fused: that drifts, and cannot be taken back exactly."""
     names = [f"lora{number}" for number in range(len(loras))]
     for name, lora in zip(names, loras, strict=True):
-        with warnings.catch_warnings():
+        found, file = _present(folder, lora), lora.file or _LORA_FILE
+        with _naming(found / file), warnings.catch_warnings():
             # That there are several is what was asked for.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`", category=UserWarning)
             pipe.load_lora_weights(
-                str(_present(folder, lora)),
-                weight_name=lora.file or _LORA_FILE,
-                adapter_name=name,
-                use_safetensors=True,
-                local_files_only=True,
+                str(found), weight_name=file, adapter_name=name, use_safetensors=True, local_files_only=True
             )
+            if name not in {one for adapters in pipe.get_list_adapters().values() for one in adapters}:
+                raise ValueError("this adapter fits nothing in the model")
     if loras:
         pipe.set_adapters(names, adapter_weights=[lora.weight for lora in loras])
-        held = {name for adapters in pipe.get_list_adapters().values() for name in adapters}
-        if absent := set(names) - held:
-            raise ValueError(f"{len(absent)} of its adapters fit nothing in it")
