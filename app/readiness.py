@@ -2,7 +2,6 @@
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from app.domain.catalog import Catalog, Model, Target
@@ -22,23 +21,11 @@ class Lack:
 
 
 def engine_lack() -> Lack | None:
-    """Give whether the GPU engine is not in this version, or not installed; quick, as it imports nothing."""
-    if not _has_engine():
-        return Lack(
-            says="this version has no GPU engine",
-            remedy="offer an upstream's model in its place, see docs/engines.md",
-        )
+    """Give whether the GPU engine is not installed; quick, as it imports nothing."""
     absent = [name for name in ("torch", "diffusers", "transformers") if _is_absent(name)]
     if not absent:
         return None
     return Lack(says=f"the GPU engine is not installed ({', '.join(absent)})", remedy=INSTALL)
-
-
-def _has_engine() -> bool:
-    """Look for the provider's file: this side never imports the drawing side."""
-    spec = importlib.util.find_spec("workers")
-    places = (spec.submodule_search_locations or ()) if spec else ()
-    return any((Path(place) / "providers" / _ENGINE / "__init__.py").is_file() for place in places)
 
 
 def _is_absent(package: str) -> bool:
