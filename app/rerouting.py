@@ -108,6 +108,7 @@ class Rerouting:
         self._pooled = sorted(self._movable)
         self._scene = Scene()
         self._away_since: dict[str, float] = {}
+        self._stray_since: dict[str, float] = {}
         self._skip: Counter[str] = Counter()
         """Jobs at the head of a queue that were found to have nowhere to go."""
 
@@ -122,8 +123,25 @@ class Rerouting:
             depths = moves.depths(tx, self._pooled) if self._pooled else None
             self._scene = self._lookout.look(tx, depths=depths, runs=runs)
             done = Rerouted()
-            for queue in self._catalog.queues():
+            known = self._catalog.queues()
+            for queue in known:
                 done += self._visit(tx, self._scene.state(queue))
+            done += self._visit_strays(tx, moves.strays(tx, known))
+        return done
+
+    def _visit_strays(self, tx: Connection, strays: Sequence[str]) -> Rerouted:
+        """Move jobs off queues that the catalogue no longer names, and give up what nobody else draws.
+
+        Not before they were seen so for a while: where a release is under way, another process may know them.
+        """
+        now = self._clock()
+        self._stray_since = {queue: self._stray_since.get(queue, now) for queue in strays}
+        done = Rerouted()
+        for queue, since in self._stray_since.items():
+            if now - since >= moves.REST.total_seconds():
+                moves.take_back_stranded(tx, queue, older_than=self._stranded_after)
+                why = f"the catalogue has no target on {queue} any more"
+                done += self._sift(tx, queue, why, gives_up=now - since >= self._patience)
         return done
 
     def _visit(self, tx: Connection, state: QueueState) -> Rerouted:
@@ -145,6 +163,12 @@ class Rerouting:
             return Rerouted()
         if state.slots is None:
             moves.take_back_stranded(tx, queue, older_than=self._stranded_after)
+        return self._sift(tx, queue, why, gives_up=gives_up, models=models)
+
+    def _sift(
+        self, tx: Connection, queue: str, why: str, *, gives_up: bool, models: Sequence[str] | None = None
+    ) -> Rerouted:
+        """Look at the jobs of a queue that nobody draws, and write down what becomes of them."""
         done = Rerouted()
         for _ in range(_BATCHES):
             window = moves.waiting(tx, queue, skip=self._skip[queue], models=models)

@@ -65,6 +65,32 @@ def depths(tx: Connection, queues: Sequence[str]) -> dict[str, int]:
     return {row.queue: row.depth for row in rows}
 
 
+def _queues_of(alias: str, jobs: str) -> str:
+    """Give a recursive table of the queues that have such jobs, by one index look-up each."""
+    return f"""{alias} AS (
+    (SELECT queue FROM jobs WHERE {jobs} ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT queue FROM jobs WHERE {jobs} AND queue > {alias}.queue ORDER BY queue LIMIT 1)
+    FROM {alias} WHERE {alias}.queue IS NOT NULL
+)"""
+
+
+_STRAY: Final = f"""
+WITH RECURSIVE {_queues_of("waits", "status = 'queued' AND dispatched_at IS NULL")},
+{_queues_of("released", "status = 'queued' AND dispatched_at IS NOT NULL")}
+SELECT queue FROM (SELECT queue FROM waits UNION SELECT queue FROM released) AS held
+WHERE queue <> ALL (%(known)s::text[]) AND NOT EXISTS (
+    SELECT 1 FROM workers WHERE held.queue = ANY (queues) AND seen_at > now() - %(alive_within)s)
+ORDER BY queue
+"""
+
+
+def strays(tx: Connection, known: Sequence[str]) -> list[str]:
+    """Give the queues that hold jobs, are none of the known ones, and have no worker."""
+    rows = tx.exec_driver_sql(_STRAY, {"known": list(known), "alive_within": ALIVE_WITHIN})
+    return [row.queue for row in rows]
+
+
 # Fair order as in `queues.release`: each account's jobs get numbers by priority and age, the lowest go first.
 # The two nested index scans keep the cost independent of the backlog's depth; the LIMITs stand in the text,
 # so that the planner sees them.

@@ -56,6 +56,44 @@ def test_a_job_fails_once_nobody_could_draw_it_for_so_long(basin: Basin, databas
     assert rows.job(database, young).status == "queued", "it has not waited so long"
 
 
+def test_jobs_on_a_queue_that_left_the_catalogue_go_where_their_model_is_drawn_now(
+    basin: Basin, database: Database
+) -> None:
+    staff(database, SHOP)
+    waits = basin.job(queue="gpu.gone", provider="diffusers", target_model="old")
+    released = basin.job(queue="gpu.gone", dispatched_at="now() - interval '1 hour'")
+    assert basin.reroute() == (0, 0), "another process may know the queue"
+    basin.pass_by(timedelta(minutes=1))
+
+    assert basin.reroute() == (2, 0)
+
+    assert (basin.queue(waits), basin.queue(released)) == (SHOP, SHOP)
+    assert basin.last_event(waits).detail["why"] == "the catalogue has no target on gpu.gone any more"
+
+
+def test_a_queue_that_only_its_worker_knows_is_left_alone(basin: Basin, database: Database) -> None:
+    staff(database, SHOP)
+    staff(database, "gpu.newer")
+    job_id = basin.job(queue="gpu.newer")
+    basin.reroute()
+    basin.pass_by(2 * HOUR)
+    assert basin.reroute() == (0, 0)
+    assert basin.queue(job_id) == "gpu.newer"
+
+
+def test_a_job_whose_model_left_the_catalogue_fails_after_the_time_for_what_nobody_draws(
+    basin: Basin, database: Database
+) -> None:
+    job_id = basin.job(queue="gpu.gone", created_at="now() - interval '2 hours'")
+    rows.execute(database, "UPDATE jobs SET model = 'gone' WHERE id = %(id)s", id=job_id)
+    assert basin.reroute() == (0, 0)
+    basin.pass_by(HOUR)
+    assert basin.reroute() == (0, 1)
+    job = rows.job(database, job_id)
+    assert (job.status, job.error_code) == ("failed", "unservable")
+    assert "the catalogue has no target on gpu.gone any more" in job.error_message
+
+
 def test_a_worker_that_was_there_meanwhile_begins_the_time_anew(basin: Basin, database: Database) -> None:
     job_id = basin.job("lone", created_at="now() - interval '2 hours'")
     basin.reroute()
