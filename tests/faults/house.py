@@ -52,12 +52,14 @@ class House:
     gate: Path
     accepted: list[UUID] = field(default_factory=list)
 
-    def submit(self, model: str = "sketch", *, images: int = 1, size: int = 64) -> UUID:
+    def submit(
+        self, model: str = "sketch", *, images: int = 1, size: int = 64, prompt: str | None = None
+    ) -> UUID:
         """Have a job accepted through the product's own intake; a `gated` one waits for `open_gate`."""
         wish = Wish(
             operation=Operation.TEXT_TO_IMAGE,
             model=model,
-            prompt=str(self.gate),
+            prompt=prompt or str(self.gate),
             num_images=images,
             width=size,
             height=size,

@@ -1,12 +1,14 @@
-"""Workers of our own engine that are killed while they draw several jobs in one call."""
+"""Workers of our own engine: they get ready, are killed in the middle of a batch, and their GPU breaks."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
+from app.db import workers
 from app.settings import Settings
 from tests.faults.house import House
+from tests.servers.processes import Process
 
 pytest.importorskip("torch", reason="the extra gpu is not installed")
 pytestmark = [pytest.mark.usefixtures("relay"), pytest.mark.slow]
@@ -14,6 +16,7 @@ pytestmark = [pytest.mark.usefixtures("relay"), pytest.mark.slow]
 JOBS = 40
 ROWS = 8
 QUEUE = "gpu.0"
+BREAKING_APP = "tests.faults.breaking_worker"
 
 
 @pytest.fixture
@@ -26,6 +29,7 @@ def fault_settings(short_settings: Settings, weights: Path, tmp_path: Path) -> S
             "models_folder": weights,
             "gpu_device": "cpu",
             "gpu_warm": ("tiny",),
+            "max_attempts": 2,
         }
     )
 
@@ -62,6 +66,41 @@ def test_jobs_of_one_shape_run_in_batches_each_once_though_their_worker_is_kille
     assert all(reasons.count("completed") == 1 for reasons in ends)
     assert sum("lease_lost" in reasons for reasons in ends) >= caught
     assert _calls(house) <= JOBS / ROWS + 3, "batches did not form"
+
+
+def test_a_worker_takes_no_job_before_its_models_are_in_memory(house: House) -> None:
+    job_id = house.submit("tiny")
+    house.processes.worker(queue=QUEUE, pool="threads")
+    house.until(lambda: _crew(house) == [(0, [])], within=60)
+    house.until(lambda: _crew(house) == [(2, ["tiny"])], within=60)
+    house.ends_well()
+    assert house.reasons(job_id) == ["submitted", "claimed", "completed"]
+
+
+def test_a_broken_gpu_ends_its_process_and_fails_only_the_job_that_breaks_it(house: House) -> None:
+    bad = house.submit("tiny", prompt="short-circuit")
+    good = [house.submit("tiny") for _ in range(3)]
+    started: list[Process] = []
+
+    def done() -> bool:
+        if not any(worker.alive for worker in started):
+            started.append(house.processes.worker(queue=QUEUE, pool="threads", app=BREAKING_APP))
+        return house.all_ended()
+
+    house.until(done, within=120)
+
+    assert [house.job(job_id).status for job_id in good] == ["completed"] * 3
+    assert (house.job(bad).status, house.job(bad).error_code) == ("failed", "device_broken")
+    assert house.job(bad).failures == 2, "as many as it has attempts, the last of them alone"
+    ended = [worker.exit_status() for worker in started if not worker.alive]
+    assert ended == [0] * 2, "in order, not by a crash"
+    house.ends_well()
+
+
+def _crew(house: House) -> list[tuple[int, list[str]]]:
+    """Give slots and loaded models of the workers there are."""
+    with house.database.autocommit() as tx:
+        return [(row.slots, row.warm_models) for row in workers.list_workers(tx)]
 
 
 def _drawing_together(house: House) -> int:
