@@ -110,7 +110,7 @@ class Part:
         """Give its pictures, in order, or why it has none."""
         if self._failed is not None:
             return self._failed
-        # For an exact replay: to the bit a picture is the same only in a call of as many rows.
+        # For an exact replay: only in a call of as many rows can a picture be the same to the bit.
         self._share.attempt.note("batch_sizes", self._batch_sizes)
         return list(self._pictures.values())
 
