@@ -103,6 +103,7 @@ class Need:
         folder: where it is, or will be.
         parts: of diffusers' layout.
         files: by name.
+        whole: a pipeline, with an index of its parts.
     """
 
     source: str
@@ -110,6 +111,7 @@ class Need:
     folder: Path
     parts: tuple[Part, ...] = ()
     files: tuple[str, ...] = ()
+    whole: bool = False
 
     @property
     def can_be_pulled(self) -> bool:
@@ -122,7 +124,7 @@ class Need:
         """Give which files of a repository are needed, sorted."""
         known = sorted(names)
         taken = {name for part in self.parts for name in part.take(known)}
-        index = {_INDEX} if self._is_model else set()
+        index = {_INDEX} if self.whole else set()
         return [name for name in known if name in taken | index | set(self.files)]
 
     def missing(self, names: Iterable[str] | None = None) -> list[str]:
@@ -132,17 +134,13 @@ class Need:
             names: the files there are; None: those in `folder`.
         """
         known = sorted(_files_in(self.folder) if names is None else names)
-        wanted = [*([_INDEX] if self._is_model else []), *self.files]
+        wanted = [*([_INDEX] if self.whole else []), *self.files]
         lacks = [name for name in wanted if name not in known]
         return [*lacks, *(name for part in self.parts for name in part.missing(known))]
 
     def present(self) -> list[Path]:
         """Give the needed files that are there."""
         return [self.folder / name for name in self.take(_files_in(self.folder))]
-
-    @property
-    def _is_model(self) -> bool:
-        return any(part.name for part in self.parts)
 
 
 def _files_in(folder: Path) -> list[str]:
@@ -166,9 +164,20 @@ def needs(profile: Profile, root: Path) -> list[Need]:
         *(Part(name=name, needed=False) for name in _IF_THERE),
     ]
     found = [_need(profile, root, parts=tuple(parts))]
-    extra = [one for one in (profile.unet, profile.vae) if one is not None]
-    found += [_need(one, root, parts=() if one.file else (Part(name="", weighs=True),)) for one in extra]
+    given = {"unet": profile.unet, "vae": profile.vae}
+    found += [_replacement(name, one, root) for name, one in given.items() if one is not None]
     return [*found, *(_need(one, root, file=_LORA) for one in profile.loras)]
+
+
+def _replacement(name: str, weights: Weights, root: Path) -> Need:
+    """Give what the UNet or VAE needs that takes the place of a model's own: a file, or a folder's whole.
+
+    A whole pipeline's folder will do as well, of which only that part is taken.
+    """
+    if weights.file is not None:
+        return _need(weights, root)
+    inside = (folder_of(root, weights.source, weights.revision) / name).is_dir()
+    return _need(weights, root, parts=(Part(name=name if inside else "", weighs=True),))
 
 
 def _need(
@@ -181,4 +190,5 @@ def _need(
         folder=folder_of(root, of.source, of.revision),
         parts=parts,
         files=(file,) if file else (),
+        whole=isinstance(of, Profile),
     )

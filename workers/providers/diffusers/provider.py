@@ -105,8 +105,9 @@ class Diffusers:
                 guidance_scale=2.0,
             )
             row = Row(wording=("", None), seed=0)
-            if not self._fits(partial(self._call, loaded, shape, [row])):
-                raise GpuOutOfMemory
+            while not self._fits(partial(self._call, loaded, shape, [row])):
+                if not self._memory.was_short(profile, shape, rows=1):
+                    raise GpuOutOfMemory
 
     def generate(self, spec: JobSpec, inputs: Inputs, attempt: Attempt) -> Iterator[Picture]:
         """Draw a job's pictures, one call each.
@@ -239,8 +240,8 @@ class Diffusers:
             if not is_device_fault(error):
                 raise
             fault = f"{type(error).__name__}: {error}"
-            log.exception("device_broken", device=str(self._device.place))
             self._broken = True
+            log.exception("device_broken", device=str(self._device.place))
             self._on_broken(fault)
             raise DeviceBroken(fault) from error
 
