@@ -8,13 +8,14 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 
 import mmap
 import os
-import signal
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Final
 
 from celery import Celery, signals
+from celery.worker import state as celery_state
 
 from app import broker, dispatch, log, safe_http
 from app.buckets import Buckets
@@ -25,13 +26,14 @@ from app.errors import DarkroomError, SetupError
 from app.failpoints import arm
 from app.pool import Pool
 from app.process import die_with_parent
+from app.readiness import engine_lack
 from app.settings import Settings, load
 from app.storage import open_store
 from app.vault import Vault
 from workers import providers, safety
 from workers.copying import Copier
 from workers.deliverer import Deliverer
-from workers.leases import Leases
+from workers.leases import EXIT_BROKEN, Leases
 from workers.placing import Placing
 from workers.runner import Runner
 
@@ -40,8 +42,6 @@ _log = log.get_logger(__name__)
 _BROKEN_MARGIN: Final = 30.0
 """Seconds past the drain's grace after which a process whose device broke ends anyway: a call that is stuck
 in the driver never returns."""
-_EXIT_BROKEN: Final = 70
-"""EX_SOFTWARE of <sysexits.h>."""
 _HARD_LIMIT_MARGIN: Final = 60
 """Seconds past a job's deadline after which Celery kills a prefork child that does not listen at all."""
 
@@ -182,28 +182,32 @@ class WorkerProcess:
         self.database.close()
 
     def _warm_up(self, models: Sequence[str], slots: int) -> None:
-        try:
+        with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as loader:
             for model in models:
-                self._warm_one(model)
-        finally:
-            self._leases.slots = slots
-            self._leases.beat_now()
-
-    def _warm_one(self, model: str) -> None:
-        try:
-            self.providers.warm(model)
-        except DarkroomError as error:
-            # Other models' jobs can be drawn; those of this one will say the same.
-            _log.warning("warm_up_failed", model=model, error=error.code, message=error.message)
+                error = loader.submit(self.providers.warm, model).exception()
+                if error is not None:
+                    # Other models' jobs can be drawn; those of this one will say the same.
+                    _log.warning("warm_up_failed", model=model, error=str(error), exc_info=_unforeseen(error))
+        self._leases.slots = slots
+        self._leases.beat_now()
 
     def _end(self, why: str) -> None:
-        """End this process in order, as SIGTERM does: what it still runs is given back, uncharged."""
+        """End this process in order, as SIGTERM does: what it still runs is given back, uncharged.
+
+        But not with status 0, so that whoever starts workers again only after a failure does so.
+        """
         _log.error("process_ends", reason=why)
         grace = self.settings.drain_grace.total_seconds() + _BROKEN_MARGIN
-        last = threading.Timer(grace, os._exit, args=(_EXIT_BROKEN,))
+        last = threading.Timer(grace, os._exit, args=(EXIT_BROKEN,))
         last.daemon = True
         last.start()
-        os.kill(os.getpid(), signal.SIGTERM)
+        _drain_flag[0] = 1
+        celery_state.should_stop = EXIT_BROKEN  # type: ignore[assignment]  # it is; all that Celery's handler of SIGTERM does
+
+
+def _unforeseen(error: BaseException) -> BaseException | None:
+    """Give an error that is none of ours, so that its traceback is logged."""
+    return None if isinstance(error, DarkroomError) else error
 
 
 _drain_flag = mmap.mmap(-1, 1)
@@ -251,12 +255,32 @@ def _configure_logging(**_: object) -> None:
 def _remember_pool(instance: Any, **_: object) -> None:
     _main["slots"] = instance.concurrency
     _main["forks"] = "prefork" in instance.pool_cls.__module__
-    if not set(app.amqp.queues.consume_from) <= {broker.WEBHOOKS, broker.UPKEEP}:
-        try:
+    names = set(app.amqp.queues.consume_from)
+    try:
+        if not names <= {broker.WEBHOOKS, broker.UPKEEP}:
             safety.verify(app_settings())
-        except SetupError as error:
-            # Celery logs and swallows every other exception of a signal's handler.
-            raise SystemExit(error.message) from None
+        if gpus := sorted(name for name in names if name.startswith(GPU)):
+            _verify_gpu(gpus)
+    except SetupError as error:
+        # Celery logs and swallows every other exception of a signal's handler.
+        raise SystemExit(error.message) from None
+
+
+def _verify_gpu(queues: Sequence[str]) -> None:
+    """See before any job comes whether a worker of these queues can draw.
+
+    Raises:
+        SetupError: it cannot; the message names the remedy.
+    """
+    if _main["forks"]:
+        raise SetupError(
+            f"A worker of {queues[0]} needs -P threads -c 2, as CUDA does not survive a fork; "
+            f"celery -A workers worker -Q {queues[0]} -P threads -c 2"
+        )
+    known = catalog.load(app_settings().models_file, offered=app_settings().models)
+    drawn_by = {target.provider for m in known.models for target in m.targets if target.queue in queues}
+    if providers.DIFFUSERS in drawn_by and (lack := engine_lack()) is not None:
+        raise SetupError(f"This worker cannot draw: {lack.says}; {lack.remedy}.")
 
 
 @signals.worker_process_init.connect

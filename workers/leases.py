@@ -25,7 +25,10 @@ _TICK: Final = 0.25
 """Seconds between two looks at the drain flag."""
 _OVERRUN: Final = 30.0
 """Seconds a job may ignore its deadline before the whole process ends; its lease has run out by then."""
-_EXIT_BROKEN: Final = 70
+_STUCK: Final = 300.0
+"""Seconds after which it ends also for a job that was cancelled, given back or lost, and does not listen: one
+that brings a large model into memory cannot for a minute, one that hangs in a driver never will."""
+EXIT_BROKEN: Final = 70
 """EX_SOFTWARE of <sysexits.h>."""
 
 log = get_logger(__name__)
@@ -46,7 +49,7 @@ class Held:
     step: int | None = None
     steps: int | None = None
     ended: AttemptEnded | None = None
-    overdue_since: float | None = None
+    ended_at: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
@@ -85,7 +88,8 @@ class Held:
     def end(self, why: AttemptEnded) -> None:
         """Make `check` raise `why` from now on; the first reason stays."""
         with self._lock:
-            self.ended = self.ended or why
+            if self.ended is None:
+                self.ended, self.ended_at = why, time.monotonic()
 
 
 class Leases:
@@ -171,7 +175,7 @@ class Leases:
         finally:
             if not self._stop.is_set():
                 log.error("process_ends", reason="the heartbeat broke")
-                os._exit(_EXIT_BROKEN)
+                os._exit(EXIT_BROKEN)
 
     def _run(self) -> None:
         rung = False
@@ -231,7 +235,6 @@ class Leases:
         if beat is None:
             held.end(Lost())
         elif beat.overdue:
-            held.overdue_since = held.overdue_since or time.monotonic()
             held.end(DeadlineExceeded())
         elif beat.cancel_requested:
             held.end(CancelRequested())
@@ -265,9 +268,10 @@ class Leases:
 
     def _end_process_if_stuck(self, now: float) -> None:
         for held in self._snapshot():
-            if held.overdue_since is not None and now - held.overdue_since > _OVERRUN:
-                log.error("process_ends", reason="a job ignores its deadline", job_id=str(held.claim.job_id))
-                os._exit(_EXIT_BROKEN)
+            patience = _OVERRUN if isinstance(held.ended, DeadlineExceeded) else _STUCK
+            if held.ended_at is not None and now - held.ended_at > patience:
+                log.error("process_ends", reason="a job does not end", job_id=str(held.claim.job_id))
+                os._exit(EXIT_BROKEN)
 
     def _snapshot(self) -> list[Held]:
         with self._lock:

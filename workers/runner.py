@@ -40,6 +40,9 @@ __all__ = ["Kind", "Runner"]
 _FINISHERS: Final = 2
 """Threads that encode and upload beside the next image. At 60 ms per image they raised the use of a
 simulated GPU from 57 to 97 percent; a third brought nothing."""
+_READERS: Final = 4
+"""Threads that read the inputs of a batch. Not the finishers': while those wait for a slow store, the GPU
+would wait too."""
 _WAITING: Final = 4
 """Drawn images a job may have waiting for a finisher before drawing pauses; bounds memory."""
 _PATIENCE: Final = timedelta(seconds=10)
@@ -82,6 +85,7 @@ class Runner:
         self._settler = Settler(settings, database=database, storage=storage, worker=leases.worker)
         self._finisher = Finisher(storage, checker=open_checker(settings))
         self._finishers = ThreadPoolExecutor(_FINISHERS, thread_name_prefix="finisher")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
 
     def run(self, job_id: UUID) -> Kind | None:
         """Work on a job if it is there for the taking; None when it is not, which is nobody's fault.
@@ -89,7 +93,7 @@ class Runner:
         Raises:
             DatabaseDown: nothing was claimed, or the answer to the claim got lost; then its lease runs out.
         """
-        if self._leases.draining:
+        if self._leases.draining or not self._leases.slots:
             with self._database.autocommit() as tx:
                 queues.take_back(tx, [job_id])
             return None
@@ -102,8 +106,9 @@ class Runner:
             return self._run(work)
 
     def close(self) -> None:
-        """Wait for the uploads under way and end the finishers."""
+        """Wait for the uploads under way and end the threads."""
         self._finishers.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
 
     def _claim(self, job_id: UUID) -> Claim | None:
         with self._database.autocommit() as tx:
@@ -134,13 +139,16 @@ class Runner:
             self._doorbell.ring(bell.JOBS, bell.PROGRESS)
 
     def _run(self, work: Work) -> Kind:
-        error = _error_of(lambda: work.read(self._storage))
+        found: list[Provider] = []
+
+        def prepare() -> None:
+            work.read(self._storage)
+            found.append(self._providers(work.claim.provider))
+
+        error = _error_of(prepare)
         if error is not None:
             return self._fail(work, error)
-        try:
-            provider = self._providers(work.claim.provider)
-        except DarkroomError as refusal:
-            return self._fail(work, refusal)
+        (provider,) = found
         if isinstance(provider, BatchProvider) and work.spec.transform is None:
             return self._run_together(work, provider)
         error = _error_of(lambda: self._draw(work, provider))
@@ -164,6 +172,7 @@ class Runner:
     def _run_together(self, first: Work, provider: BatchProvider) -> Kind:
         """Draw a job and those that fit in the same call; each is settled on its own."""
         works: list[Work] = [first]
+        unreadable: list[tuple[Work, Exception]] = []
         drawn: list[list[Picture] | DarkroomError] = []
         with ExitStack() as stack:
 
@@ -171,10 +180,16 @@ class Runner:
                 started = time.monotonic()
                 with provider.turn(first.attempt):
                     first.watch.add("wait", time.monotonic() - started)
-                    works.extend(self._siblings(first, provider, stack))
+                    for work, fault in self._siblings(first, provider, stack):
+                        if fault is None:
+                            works.append(work)
+                        else:
+                            unreadable.append((work, fault))
                     drawn.extend(self._draw_all(works, provider))
 
             error = _error_of(draw)
+            for work, fault in unreadable:
+                self._fail(work, fault)
             if error is not None:
                 kinds = [self._fail(work, error, shared=len(works) > 1) for work in works]
                 return kinds[0]
@@ -200,8 +215,10 @@ class Runner:
             for work in works:
                 work.watch.add("generate", time.monotonic() - started)
 
-    def _siblings(self, first: Work, provider: BatchProvider, stack: ExitStack) -> list[Work]:
-        """Claim what fits in the same call; one whose inputs cannot be read ends here, alone."""
+    def _siblings(
+        self, first: Work, provider: BatchProvider, stack: ExitStack
+    ) -> list[tuple[Work, Exception | None]]:
+        """Claim what fits in the same call; gives each with what was wrong when its inputs were read."""
         if self._leases.draining or first.claim.batch_key is None:
             return []
         room = provider.room(first.spec, first.attempt.model) - first.spec.num_images
@@ -215,11 +232,8 @@ class Runner:
                 deadline=self._settings.job_deadline,
             )
         works = [stack.enter_context(self._working(claim)) for claim in claims]
-        errors = list(self._finishers.map(lambda work: _error_of(lambda: work.read(self._storage)), works))
-        for work, error in zip(works, errors, strict=True):
-            if error is not None:
-                self._fail(work, error)
-        return [work for work, error in zip(works, errors, strict=True) if error is None]
+        errors = self._readers.map(lambda work: _error_of(lambda: work.read(self._storage)), works)
+        return list(zip(works, errors, strict=True))
 
     def _finish(self, work: Work, index: int, picture: Picture) -> Future[Stored]:
         return self._finishers.submit(self._finisher.finish, work.claim, work.spec, index, picture)

@@ -12,7 +12,7 @@ from app.db.queues import accounts_with
 from app.domain.job import Reason
 
 _WAITING: Final = "batch_key = %(batch_key)s AND status = 'queued'"
-_READY: Final = "run_at <= now() AND cancel_requested_at IS NULL"
+_READY: Final = "queue = %(queue)s AND run_at <= now() AND cancel_requested_at IS NULL"
 
 # Fair order as in `queues.release`: each account's jobs get numbers by priority and age, counted on from what
 # it has in this very batch; the lowest go first. Whether a wake-up was sent for a job or not makes no
@@ -70,6 +70,7 @@ def claim_siblings(
         _CLAIM_SIBLINGS,
         {
             "batch_key": first.batch_key,
+            "queue": first.queue,
             "account_id": first.account_id,
             "job_id": first.job_id,
             "images": images,

@@ -71,6 +71,12 @@ class Scheduler(_Part):
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
     prediction_type: Literal["epsilon", "sample", "v_prediction"] | None = None
 
+    @model_validator(mode="after")
+    def _predicts_what_it_can(self) -> Self:
+        if self.prediction_type == "sample" and self.name in {"euler_ancestral", "pndm"}:
+            raise ValueError(f"scheduler {self.name} cannot take models that predict the sample")
+        return self
+
 
 _MULTIPLE: Final = {Family.SD15: 8, Family.SDXL: 8, Family.FLUX: 16}
 """Pixels that sides must be a multiple of; Flux silently floors to 16, the others refuse (gpu.md 2.3)."""

@@ -180,11 +180,16 @@ def _worker(stack: Stack, queues: str, pool: list[str], database: Database, load
 
 
 def _gpu(queue: str) -> dict[str, str]:
-    """Let a worker of `gpu.1` see the second GPU only, unless the operator said which."""
+    """Let a worker of `gpu.1` see the second GPU only, of those that this process sees."""
     number = gpu_of(queue)
-    if number is None or "CUDA_VISIBLE_DEVICES" in environment_of_child():
+    if number is None:
         return {}
-    return {"CUDA_VISIBLE_DEVICES": number}
+    seen = environment_of_child().get("CUDA_VISIBLE_DEVICES")
+    several = seen.split(",") if seen else []
+    if seen is None:
+        return {"CUDA_VISIBLE_DEVICES": number}
+    # Where fewer are seen than the queue's number says, the operator has chosen for all of them.
+    return {"CUDA_VISIBLE_DEVICES": several[int(number)]} if int(number) < len(several) else {}
 
 
 def _is_served(database: Database, queue: str) -> bool:

@@ -15,4 +15,4 @@ def folder_of(root: Path, source: str, revision: str | None = None) -> Path:
     if (root / given).is_dir():
         return root / given
     name = source.replace("/", "--")
-    return root / (name if revision is None else f"{name}@{revision}")
+    return root / (name if revision is None else f"{name}@{revision.replace('/', '--')}")

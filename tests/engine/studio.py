@@ -1,5 +1,6 @@
 """The real engine on the tiny models, and short ways to ask it for something."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ def engine(
     *profiles: Profile,
     budget: int | None = None,
     on_broken: Callable[[str], None] = lambda _why: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Diffusers:
     """Give an engine that draws on the CPU: these profiles, else one for each way to draw."""
     known = profiles or tuple(profile(name) for name in PROFILES)
@@ -57,6 +59,7 @@ def engine(
         folder=folder,
         device=Device("cpu", reserve=0, budget=budget),
         on_broken=on_broken,
+        clock=clock,
     )
 
 

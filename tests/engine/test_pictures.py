@@ -93,9 +93,16 @@ def test_seeds_go_on_at_zero_after_the_largest(drawing: Diffusers) -> None:
 
 @every_model
 def test_a_picture_says_which_engine_drew_it_and_by_which_profile(drawing: Diffusers, model: str) -> None:
-    (picture,) = drawn(drawing, spec(model))
+    (picture,) = drawn(drawing, spec(model, num_inference_steps=3))
 
-    assert picture.notes == {"engine": "diffusers", "model": model}
+    steps = "4" if model == "lightning" else "3"
+    guidance = "0.0" if model in {"lightning", "schnell"} else "5.0"
+    assert picture.notes == {
+        "engine": "diffusers",
+        "model": model,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+    }
 
 
 @every_operation

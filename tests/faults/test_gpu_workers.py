@@ -54,6 +54,8 @@ def _catalog() -> dict[str, object]:
 def test_jobs_of_one_shape_run_in_batches_each_once_though_their_worker_is_killed(house: House) -> None:
     jobs = [house.submit("tiny", size=128) for _ in range(JOBS)]
     victim = house.processes.worker(queue=QUEUE, pool="threads")
+    house.until(lambda: _crew(house) == [(0, [])], within=60)  # it takes no job before its model is there
+    house.until(lambda: _crew(house) == [(2, ["tiny"])], within=60)
     house.until(lambda: _drawing_together(house) > 1, within=60)
     caught = _drawing_together(house)
     victim.kill()
@@ -68,33 +70,33 @@ def test_jobs_of_one_shape_run_in_batches_each_once_though_their_worker_is_kille
     assert _calls(house) <= JOBS / ROWS + 3, "batches did not form"
 
 
-def test_a_worker_takes_no_job_before_its_models_are_in_memory(house: House) -> None:
-    job_id = house.submit("tiny")
-    house.processes.worker(queue=QUEUE, pool="threads")
-    house.until(lambda: _crew(house) == [(0, [])], within=60)
-    house.until(lambda: _crew(house) == [(2, ["tiny"])], within=60)
-    house.ends_well()
-    assert house.reasons(job_id) == ["submitted", "claimed", "completed"]
-
-
-def test_a_broken_gpu_ends_its_process_and_fails_only_the_job_that_breaks_it(house: House) -> None:
+def test_a_broken_gpu_ends_its_process_and_fails_only_the_job_that_breaks_it(
+    house: House, request: pytest.FixtureRequest
+) -> None:
     bad = house.submit("tiny", prompt="short-circuit")
     good = [house.submit("tiny") for _ in range(3)]
-    started: list[Process] = []
+    jobs = [bad, *good]
 
-    def done() -> bool:
-        if not any(worker.alive for worker in started):
-            started.append(house.processes.worker(queue=QUEUE, pool="threads", app=BREAKING_APP))
-        return house.all_ended()
+    first = _breaking_worker(house)
+    house.until(lambda: not first.alive, within=90)
+    assert first.exit_status() == 70, "in order, but so that whoever starts it does so again"
+    assert [house.job(job_id).status for job_id in jobs] == ["queued"] * 4
+    assert house.job(bad).batch_key is None, "it is drawn alone now"
+    if not request.config.getoption("--long"):
+        return
 
-    house.until(done, within=120)
-
+    second = _breaking_worker(house)
+    house.until(lambda: not second.alive, within=90)
+    house.processes.worker(queue=QUEUE, pool="threads", app=BREAKING_APP)
+    house.ends_well(within=90)
+    assert second.exit_status() == 70
     assert [house.job(job_id).status for job_id in good] == ["completed"] * 3
     assert (house.job(bad).status, house.job(bad).error_code) == ("failed", "device_broken")
     assert house.job(bad).failures == 2, "as many as it has attempts, the last of them alone"
-    ended = [worker.exit_status() for worker in started if not worker.alive]
-    assert ended == [0] * 2, "in order, not by a crash"
-    house.ends_well()
+
+
+def _breaking_worker(house: House) -> Process:
+    return house.processes.worker(queue=QUEUE, pool="threads", app=BREAKING_APP)
 
 
 def _crew(house: House) -> list[tuple[int, list[str]]]:

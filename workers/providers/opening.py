@@ -8,7 +8,7 @@ from app import safe_http
 from app.db import Database
 from app.domain.catalog import Catalog
 from app.domain.upstreams import Upstream
-from app.errors import SetupError
+from app.errors import DeviceBroken, SetupError
 from app.settings import Settings
 from app.weights.hub import INSTALL
 from workers.providers.base import Provider
@@ -43,18 +43,24 @@ def gpu_engine(settings: Settings, catalog: Catalog, *, on_broken: Callable[[str
 
     Raises:
         SetupError: the extra `gpu` is not installed, or there is no such device.
+        DeviceBroken: there is, and it does not answer.
     """
     try:
         quiet_libraries()
         from workers.providers import diffusers  # noqa: PLC0415 - it imports torch, which takes seconds
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise SetupError(f"the GPU engine is not installed ({error}); {INSTALL}") from error
+    try:
+        device = diffusers.Device(
+            settings.gpu_device, reserve=settings.gpu_reserve_bytes, budget=settings.gpu_model_bytes
+        )
+    except RuntimeError as error:
+        on_broken(f"{type(error).__name__}: {error}")
+        raise DeviceBroken(f"the GPU does not answer: {error}") from error
     return diffusers.Diffusers(
         profiles={profile.name: profile for profile in catalog.profiles},
         folder=settings.models_folder,
-        device=diffusers.Device(
-            settings.gpu_device, reserve=settings.gpu_reserve_bytes, budget=settings.gpu_model_bytes
-        ),
+        device=device,
         on_broken=on_broken,
     )
 

@@ -86,6 +86,21 @@ def draw(
         on_step: takes the step that is done, from 1, and how many there are; what it raises passes through,
             and the pipeline is fit for the next call.
     """
+    try:
+        return _drawn(model, shape, rows, on_row=on_row, on_step=on_step)
+    finally:
+        # Also after an error: what is left on the device would be in the way of the next prompt's encoding.
+        model.rest()
+
+
+def _drawn(
+    model: Model,
+    shape: Shape,
+    rows: Sequence[Row],
+    *,
+    on_row: Callable[[], None],
+    on_step: Callable[[int, int], None],
+) -> list[Image.Image | None]:
     pipe = model.view(shape.operation)
     embeddings = model.prompts.together(
         [row.wording for row in rows], guided=shape.guided(model.profile), before_each=on_row
@@ -108,7 +123,6 @@ def draw(
         return_dict=False,
     )[0]
     pictures = model.pictures(latents, width=shape.width, height=shape.height)
-    model.rest()
     return [_composed(row, picture) for row, picture in zip(rows, pictures, strict=True)]
 
 

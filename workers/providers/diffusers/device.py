@@ -16,13 +16,26 @@ _DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16"
 _ALLOCATIONS: Final = (
     "_alloc_failed",
     "cuda error: out of memory",
+    "cuda driver error: out of memory",
+    "nvml_success ==",
     "valid cudnn algorithm",
     "unable to find an engine",
     "defaultcpuallocator",
 )
-"""Memory that ran out where PyTorch has no class for it: in cuBLAS and its like, in CUDA itself, in a search
-for a way to convolve, whose errors do not mention memory, and on the CPU."""
-_FAULTS: Final = ("cuda error", "cublas", "cudnn", "cusolver", "cufft", "device-side assert", "nccl error")
+"""Memory that ran out where PyTorch has no class for it: in cuBLAS and its like, in CUDA itself, in asking a
+driver that does not answer how much there is, in a search for a way to convolve, whose errors do not mention
+memory, and on the CPU."""
+_FAULTS: Final = (
+    "cuda error",
+    "cuda driver error",
+    "cuda unknown error",
+    "no cuda gpus",
+    "cudagetdevicecount",
+    "cudacachingallocator",
+    "device-side assert",
+    "triton error",
+    *("cublas", "cudnn", "cufft", "curand", "cusolver", "cusparse", "nvrtc", "nccl error"),
+)
 
 
 class Device:
@@ -35,18 +48,23 @@ class Device:
 
     Raises:
         SetupError: there is no such device.
+        RuntimeError: there is one, and it does not answer.
     """
 
     def __init__(self, name: str, *, reserve: int, budget: int | None) -> None:
+        if name == "auto" and not torch.cuda.is_available():
+            log.warning("no_gpu_here", used="cpu", remedy="DARKROOM_GPU_DEVICE=cuda, to have none draw here")
         if name == "auto":
             name = "cuda:0" if torch.cuda.is_available() else "cpu"
-        self.place = torch.device(name)
+        self.place = torch.device("cuda:0" if name == "cuda" else name)
         self.is_cuda = self.place.type == "cuda"
         if self.is_cuda and (self.place.index or 0) >= torch.cuda.device_count():
             raise SetupError(
                 f"DARKROOM_GPU_DEVICE is {name}, but PyTorch sees {torch.cuda.device_count()} GPUs here."
             )
-        self.budget = max(self._memory() - reserve, 0) if self.is_cuda else self._memory() // 2
+        self.main_budget = _main_memory() // 2
+        """Bytes of main memory for models that wait beside a GPU."""
+        self.budget = max(self._memory() - reserve, 0) if self.is_cuda else self.main_budget
         if budget is not None:
             self.budget = budget
 
@@ -57,7 +75,8 @@ class Device:
 
     def dtype(self, profile: Profile) -> Any:
         """Give the number format of a profile, or half precision where the GPU lacks bfloat16."""
-        if profile.dtype == "bfloat16" and self.is_cuda and not torch.cuda.is_bf16_supported():
+        lacks_it = self.is_cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
+        if profile.dtype == "bfloat16" and lacks_it:
             log.warning("no_bfloat16_here", profile=profile.name, used="float16")
             return torch.float16
         return _DTYPES[profile.dtype]
@@ -73,9 +92,11 @@ class Device:
             torch.cuda.empty_cache()
 
     def _memory(self) -> int:
-        if self.is_cuda:
-            return int(torch.cuda.mem_get_info(self.place)[1])
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return int(torch.cuda.mem_get_info(self.place)[1])
+
+
+def _main_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -92,7 +92,7 @@ def scheduler_for(asked: Scheduler | None, own: Any) -> Any:
         "prediction_type": asked.prediction_type,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    absent = {
-        name: value for name, value in _FOR_LATENTS.get(asked.name, {}).items() if name not in own.config
-    }
-    return _SCHEDULERS[asked.name].from_config(own.config, **absent, **changes)
+    # What the file did not say, its own class filled in: for another class that is not said.
+    said = own.config.keys() - set(own.config.get("_use_default_values", ()))
+    absent = {name: value for name, value in _FOR_LATENTS.get(asked.name, {}).items() if name not in said}
+    return _SCHEDULERS[asked.name].from_config(own.config, **absent | changes)

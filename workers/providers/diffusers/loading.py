@@ -1,6 +1,7 @@
 """From a profile to a pipeline in memory. Only files of this machine are read, and only safetensors."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,10 @@ from typing import Any, Final
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from app.domain.profiles import Lora, Profile, Weights
+from app.domain.profiles import Family, Guidance, Lora, Profile, Weights
 from app.domain.spec import Operation
 from app.errors import ModelUnavailable
 from app.log import get_logger
@@ -36,6 +37,8 @@ _FAULTS: Final = (
 """What missing, torn and foreign files make the libraries raise; seen: the first three and the last two."""
 _LORA_FILE: Final = "pytorch_lora_weights.safetensors"
 """What diffusers calls an adapter's file."""
+_NARROWS: Final = re.compile(r"(lora_A|down)\.(\w+\.)?weight$")
+"""The matrix of an adapted layer that narrows: `lora_A.weight`, `lora_down.weight`, `lora.down.weight`."""
 
 
 def load(profile: Profile, *, folder: Path, device: Device) -> Any:
@@ -74,7 +77,7 @@ def _assembled(profile: Profile, where: Path, *, device: Device, folder: Path) -
     place: dict[str, Any] = {"dtype": device.dtype(profile)}
     if profile.offload == "none":
         # Straight to where it is used: by way of main memory an H100 took 4.9 s instead of 1.1.
-        place["device_map"] = device.place.type
+        place["device_map"] = str(device.place)
     replaced = {"unet": profile.unet, "vae": profile.vae}
     parts = {
         name: _part(kind, where, name, variant=profile.variant, **place)
@@ -83,9 +86,10 @@ def _assembled(profile: Profile, where: Path, *, device: Device, folder: Path) -
         for name, kind in PARTS[profile.family].items()
     }
     pipe = PIPELINES[profile.family][Operation.TEXT_TO_IMAGE].from_pretrained(
-        str(where), use_safetensors=True, local_files_only=True, **place, **parts, **_left_out(where)
+        str(where), local_files_only=True, dtype=place["dtype"], **parts, **_left_out(where)
     )
     _check_complete(pipe)
+    _check_guidance(pipe, profile)
     _prepare(pipe, profile, dtype=place["dtype"])
     _lay_on(pipe, profile.loras, folder=folder)
     if profile.offload == "model":
@@ -174,6 +178,16 @@ def _check_complete(pipe: Any) -> None:
             raise ValueError(f"its {name} lacks weights")
 
 
+def _check_guidance(pipe: Any, profile: Profile) -> None:
+    """Refuse Flux weights under the other kind's name: dev without its guidance draws something else."""
+    if profile.family is not Family.FLUX:
+        return
+    embeds = bool(pipe.transformer.config.guidance_embeds)
+    if embeds != (profile.guidance is Guidance.EMBEDDED):
+        kind = Guidance.EMBEDDED if embeds else Guidance.NONE
+        raise ValueError(f"its transformer wants `guidance: {kind}`, not {profile.guidance}")
+
+
 def _reads(tokenizer: Any) -> bool:
     """Whether it knows a letter: where a vocabulary's file is gone, the libraries make an empty one."""
     read = tokenizer("a", add_special_tokens=False).input_ids
@@ -203,7 +217,23 @@ def _lay_on(pipe: Any, loras: tuple[Lora, ...], *, folder: Path) -> None:
             pipe.load_lora_weights(
                 str(found), weight_name=file, adapter_name=name, use_safetensors=True, local_files_only=True
             )
-            if name not in {one for adapters in pipe.get_list_adapters().values() for one in adapters}:
-                raise ValueError("this adapter fits nothing in the model")
+            _check_fit(pipe, name, found / file)
     if loras:
         pipe.set_adapters(names, adapter_weights=[lora.weight for lora in loras])
+
+
+def _check_fit(pipe: Any, name: str, file: Path) -> None:
+    """Refuse an adapter of which a part fits nothing: the libraries lay on what does, and only log it.
+
+    Each adapted layer has one matrix that narrows, whatever the trainer called it; fused ones become several.
+    """
+    with safe_open(file, framework="pt") as opened:
+        there = sum(_NARROWS.search(key) is not None for key in opened.keys())  # noqa: SIM118 - it is no dict
+    modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    laid = sum(
+        f".lora_A.{name}." in f".{weight}" for module in modules for weight, _ in module.named_parameters()
+    )
+    if laid < there:
+        raise ValueError(f"{there - laid} of this adapter's {there} layers fit nothing in the model")
+    if not laid:
+        raise ValueError("this adapter fits nothing in the model")

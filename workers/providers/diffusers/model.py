@@ -1,5 +1,6 @@
 """A model in memory: one set of weights, seen by three pipelines."""
 
+import inspect
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -18,31 +19,41 @@ class Model:
 
     Args:
         pipe: its text-to-image pipeline.
-        dtype: what its weights are in.
         measured: bytes it takes on the device; None counts its weights.
     """
 
-    def __init__(self, profile: Profile, pipe: Any, *, dtype: Any, measured: int | None = None) -> None:
+    def __init__(self, profile: Profile, pipe: Any, *, measured: int | None = None) -> None:
         self.profile = profile
         self.prompts = Prompts(pipe, profile)
-        self._dtype = dtype
         self._views: dict[Operation, Any] = {Operation.TEXT_TO_IMAGE: pipe}
-        self.bytes = _size(pipe) if measured is None else measured
+        waits = profile.offload == "model"
+        self.bytes = 0 if waits else _size(pipe) if measured is None else measured
+        """On the device, as long as it does not draw."""
+        self.main_bytes = _size(pipe) if waits else 0
+        """In main memory, of a model that goes to the device part by part."""
 
     def view(self, operation: Operation) -> Any:
         """Give the pipeline of an operation, with a scheduler of its own.
 
-        `from_pipe` left to itself shares the scheduler, whose state is that of a run, and turns the shared
-        weights into float32.
+        Not by `from_pipe`: it shares the scheduler, whose state is that of a run, and casts the shared
+        weights, those too that must stay in float32 (one of T5's in each layer).
         """
         if operation not in self._views:
             base = self._views[Operation.TEXT_TO_IMAGE]
-            view = PIPELINES[self.profile.family][operation].from_pipe(
-                base, scheduler=scheduler_for(None, base.scheduler), dtype=self._dtype
-            )
+            kind = PIPELINES[self.profile.family][operation]
+            known = {**base.config, **base.components, "scheduler": scheduler_for(None, base.scheduler)}
+            takes = inspect.signature(kind.__init__).parameters
+            view = kind(**{name: value for name, value in known.items() if name in takes})
             view.set_progress_bar_config(disable=True)
             self._views[operation] = view
         return self._views[operation]
+
+    def can(self, operation: Operation) -> bool:
+        """Give whether its network takes what an operation gives it: some are made for inpainting alone."""
+        unet = getattr(self._views[Operation.TEXT_TO_IMAGE], "unet", None)
+        if operation is Operation.INPAINT or unet is None:
+            return True
+        return bool(unet.config.in_channels == self.vae.config.latent_channels)
 
     @cached_property
     def vae(self) -> Any:

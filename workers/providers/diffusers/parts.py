@@ -37,6 +37,11 @@ class Part:
         self._batch_sizes: list[int] = []
         self._failed: DarkroomError | None = None
         self._furthest = 0.0
+        # In the file, beside the prompt: what it was drawn with, which is not always what was asked for.
+        self._drawn_with = {
+            "num_inference_steps": str(made.num_inference_steps),
+            "guidance_scale": str(made.guidance_scale),
+        }
         for warning in made.warnings:
             self.warn(warning)
 
@@ -76,6 +81,10 @@ class Part:
                 self._failed = ended
         return self._failed is None
 
+    def note(self, name: str, value: object) -> None:
+        """Tell an admin something about how it was drawn."""
+        self._share.attempt.note(name, value)
+
     def fail(self, error: DarkroomError) -> None:
         """End it without pictures, unless it ended before."""
         self._failed = self._failed or error
@@ -94,7 +103,7 @@ class Part:
         if self._failed is not None or image is None:
             return
         index = self._indices[len(self._pictures)]
-        notes = {"engine": ENGINE, "model": self._profile.name}
+        notes = {"engine": ENGINE, "model": self._share.attempt.model, **self._drawn_with}
         self._pictures[index] = Picture(image=image, seed=self._share.spec.seed_of(index), notes=notes)
         self._batch_sizes.append(batch_size)
         self._tell(self._drawn / self._share.spec.num_images)

@@ -1,6 +1,7 @@
 """Draws on a GPU of ours with diffusers: one device, one thread at a time, several jobs in one call."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from app.domain.profiles import Profile
+from app.domain.profiles import Guidance, Profile
 from app.domain.spec import JobSpec, Operation
 from app.errors import DarkroomError, DeviceBroken, GpuOutOfMemory, ProviderRefused
 from app.log import get_logger
@@ -39,6 +40,7 @@ class Diffusers:
         profiles: by their names.
         folder: where weights lie.
         on_broken: told why, once, when the device cannot be used any more: the process must end then.
+        clock: seconds that only go on.
     """
 
     name = ENGINE
@@ -50,10 +52,11 @@ class Diffusers:
         folder: Path,
         device: Device,
         on_broken: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._profiles = profiles
         self._device = device
-        self._models = Models(folder=folder, device=device)
+        self._models = Models(folder=folder, device=device, clock=clock)
         self._memory = Memory(self._models)
         self._on_broken = on_broken
         self._broken = False
@@ -65,11 +68,13 @@ class Diffusers:
 
         Raises:
             AttemptEnded: passed on from `attempt.check`.
+            DeviceBroken: it is of no use any more.
         """
         while not self._lock.acquire(timeout=_SLICE):
             attempt.check()
         try:
-            self._device.enter()
+            with self._until_it_breaks():
+                self._device.enter()
             yield
         finally:
             self._lock.release()
@@ -96,13 +101,15 @@ class Diffusers:
         with self._lock, self._until_it_breaks():
             self._device.enter()
             loaded = self._models.get(profile)
+            if not loaded.can(Operation.TEXT_TO_IMAGE):
+                return  # it only inpaints; that its weights are there is most of it
             shape = Shape(
                 operation=Operation.TEXT_TO_IMAGE,
                 width=loaded.usual_size,
                 height=loaded.usual_size,
                 num_inference_steps=profile.fixed_steps or 2,
                 strength=1.0,
-                guidance_scale=2.0,
+                guidance_scale=2.0 if profile.guidance is Guidance.CFG else 0.0,
             )
             row = Row(wording=("", None), seed=0)
             while not self._fits(partial(self._call, loaded, shape, [row])):
@@ -175,6 +182,10 @@ class Diffusers:
             for part in parts:
                 part.stage("loading")
         model = self._models.get(profile)
+        if not model.can(parts[0].shape.operation):
+            raise ProviderRefused(
+                f"{profile.name} was made for inpaint; it cannot do {parts[0].shape.operation}"
+            )
         for part in parts:
             part.stage("generating")
             for sentence in model.prompts.cuts(part.wording):
@@ -201,6 +212,9 @@ class Diffusers:
             )
         except _Abandoned:
             return
+        if self._memory.tiles(model.profile, shape):
+            for part in counts:
+                part.note("vae_tiled", True)
         for (part, _), picture in zip(rows, pictures, strict=True):
             part.drew(picture, batch_size=len(rows))
 
