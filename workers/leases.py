@@ -8,7 +8,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -50,6 +51,7 @@ class Held:
     steps: int | None = None
     ended: AttemptEnded | None = None
     ended_at: float | None = None
+    pays: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
@@ -72,6 +74,15 @@ class Held:
     def at(self, stage: str) -> None:
         """Note what the attempt is at: loading, generating or storing."""
         self.stage = stage
+
+    @contextmanager
+    def paying(self) -> Iterator[None]:
+        """Keep the job through a drain until the context ends: somebody else would make the same call again."""
+        self.pays = True
+        try:
+            yield
+        finally:
+            self.pays = False
 
     @property
     def row(self) -> jobs.Held:
@@ -251,7 +262,7 @@ class Leases:
                 self._give_back(held)
 
     def _give_back(self, held: Held) -> None:
-        if held.ended is not None:
+        if held.ended is not None or held.pays:
             return
         with self._database.autocommit() as tx:
             given = jobs.end_attempt(

@@ -49,6 +49,7 @@ class Work:
             stage=self.held.at,
             warn=self._warn,
             note=self.notes.__setitem__,
+            paying=self.held.paying,
             model=self.claim.target_model or self.claim.model,
             job_id=self.claim.job_id,
             number=self.claim.attempt,

@@ -1,7 +1,7 @@
 """The promise every provider keeps; `tests/contracts/test_providers.py` holds each of them to it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 from uuid import UUID
@@ -62,6 +62,8 @@ class Attempt:
             twice it is told once.
         note: takes what an admin may want to know of this attempt, a name and a JSON value; kept with the
             event that ends it.
+        paying: entered around a call that may cost money: a worker that is drained meanwhile gives the job
+            back only afterwards, when it is known what came of the call.
         model: the provider's own name for the model: the chosen target's.
         job_id: the job; with `number` it makes a reference that no other attempt has.
         number: the attempt's, from 1.
@@ -73,6 +75,7 @@ class Attempt:
     stage: Callable[[str], None] = lambda _stage: None
     warn: Callable[[str], None] = lambda _sentence: None
     note: Callable[[str, object], None] = lambda _name, _value: None
+    paying: Callable[[], AbstractContextManager[object]] = nullcontext
     model: str = ""
     job_id: UUID = _NO_JOB
     number: int = 1
