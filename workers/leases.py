@@ -77,7 +77,7 @@ class Held:
 
     @contextmanager
     def paying(self) -> Iterator[None]:
-        """Keep the job through a drain until the context ends: somebody else would make the same call again."""
+        """Keep the job through a drain until the context ends: whoever got it would pay again."""
         self.pays = True
         try:
             yield

@@ -146,6 +146,7 @@ _FRESH = 5.0
 """Seconds since its heartbeat within which a worker is one of this start."""
 _MARGIN = timedelta(seconds=10)
 """What a worker may take beyond its drain's grace."""
+_NONE = timedelta(0)
 _CELERY = [sys.executable, "-m", "celery", "-A", "workers"]
 
 
@@ -156,13 +157,21 @@ def _darkroom(*words: str) -> list[str]:
 def _workers(stack: Stack, database: Database, loaded: Settings, known: Catalog) -> list[Program]:
     """One per queue that draws; one for the two that mostly wait, as a worker costs over 100 MB of memory."""
     drawing = [name for name in all_queues(known) if name not in {WEBHOOKS, UPKEEP}]
+    calls = {upstream.queue: upstream.timeout for upstream in known.upstreams}
+    grace = loaded.drain_grace + _MARGIN
     return [
-        *(_worker(stack, name, [*pool_of(name)], database, loaded) for name in drawing),
-        _worker(stack, f"{WEBHOOKS},{UPKEEP}", ["-P", "threads", "-c", "8"], database, loaded),
+        # A paid call is waited for, as nobody knows what came of one that was cut off.
+        *(
+            _worker(stack, name, [*pool_of(name)], database, stop_within=grace + calls.get(name, _NONE))
+            for name in drawing
+        ),
+        _worker(stack, f"{WEBHOOKS},{UPKEEP}", ["-P", "threads", "-c", "8"], database, stop_within=grace),
     ]
 
 
-def _worker(stack: Stack, queues: str, pool: list[str], database: Database, loaded: Settings) -> Program:
+def _worker(
+    stack: Stack, queues: str, pool: list[str], database: Database, *, stop_within: timedelta
+) -> Program:
     first = queues.partition(",")[0]
     argv = [
         *_CELERY,
@@ -174,7 +183,7 @@ def _worker(stack: Stack, queues: str, pool: list[str], database: Database, load
         f"worker {first}",
         argv,
         ready=lambda: _is_served(database, first),
-        stop_within=loaded.drain_grace + _MARGIN,
+        stop_within=stop_within,
         changes=_gpu(first),
     )
 
