@@ -49,15 +49,19 @@ def engine(
     folder: Path,
     *profiles: Profile,
     budget: int | None = None,
+    main_budget: int | None = None,
     on_broken: Callable[[str], None] = lambda _why: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Diffusers:
     """Give an engine that draws on the CPU: these profiles, else one for each way to draw."""
     known = profiles or tuple(profile(name) for name in PROFILES)
+    device = Device("cpu", reserve=0, budget=budget)
+    if main_budget is not None:
+        device.main_budget = main_budget
     return Diffusers(
         profiles={one.name: one for one in known},
         folder=folder,
-        device=Device("cpu", reserve=0, budget=budget),
+        device=device,
         on_broken=on_broken,
         clock=clock,
     )

@@ -158,6 +158,17 @@ def test_a_weight_of_another_shape_is_refused(models: Path, refusal: Callable[..
         assert named in text or name in text
 
 
+@pytest.mark.parametrize(
+    ("like", "guidance", "wanted"), [("dev", "none", "embedded"), ("schnell", "embedded", "none")]
+)
+def test_flux_weights_of_the_other_kind_are_not_drawn_with(
+    weights: Path, refusal: Callable[..., str], like: str, guidance: str, wanted: str
+) -> None:
+    text = refusal(like, source=str(weights / like), guidance=guidance)
+
+    assert f"its transformer wants `guidance: {wanted}`, not {guidance}" in text
+
+
 @pytest.mark.parametrize(("like", "holds"), [("sd15", "sdxl"), ("sdxl", "schnell"), ("schnell", "sd15")])
 def test_another_familys_files_are_not_drawn_with(
     weights: Path, refusal: Callable[..., str], like: str, holds: str
@@ -184,6 +195,37 @@ def test_a_mended_model_is_drawn_by_the_engine_that_refused_it(models: Path) -> 
 
     (models / "sd15" / UNET).write_bytes(whole)
 
+    assert len(pictures(drawing, share(spec("sd15")))) == 1
+
+
+def test_a_broken_model_costs_the_others_their_place_once_a_minute(weights: Path, models: Path) -> None:
+    now = [0.0]
+    whole = (models / "sd15" / UNET).read_bytes()
+    names = sorted(load_file(models / "sd15" / UNET))
+    rewrite(models / "sd15" / UNET, **{names[7]: None})
+    torn = (models / "sd15" / UNET).read_bytes()
+    known = profile("sdxl", source=str(weights / "sdxl")), profile("sd15")
+    drawing = engine(models, *known, budget=3_000_000, clock=lambda: now[0])
+
+    def fails() -> str:
+        pictures(drawing, share(spec("sdxl", num_inference_steps=1)))
+        with pytest.raises(ModelUnavailable) as caught:
+            pictures(drawing, share(spec("sd15")))
+        return caught.value.message
+
+    why = fails()
+    assert drawing.warm_models() == []  # it was to have the room
+    for now[0] in (1, 59.9):
+        assert fails() == why
+        assert drawing.warm_models() == ["sdxl"]
+    now[0] = 60
+    fails()
+    assert drawing.warm_models() == []
+
+    now[0] = 61
+    (models / "sd15" / UNET).write_bytes(torn[:-40])
+    assert fails() != why  # another file, which is another try
+    (models / "sd15" / UNET).write_bytes(whole)
     assert len(pictures(drawing, share(spec("sd15")))) == 1
 
 

@@ -1,8 +1,8 @@
-"""The device: who has it, what of its errors means what, and that nothing is drawn after it broke."""
+"""The device: who has it, and that nothing is drawn after it broke."""
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from tests.engine.studio import (
 )
 from workers.providers.base import Attempt
 from workers.providers.diffusers import Device, Diffusers
-from workers.providers.diffusers.device import is_device_fault, is_out_of_memory
 
 PATIENCE = 30
 """Seconds after which a test gives up waiting for another thread."""
@@ -171,6 +170,23 @@ def test_the_turn_is_free_after_a_fault(weights: Path) -> None:
         assert not caught.value.charged
 
 
+def test_a_device_that_cannot_be_entered_is_broken(weights: Path) -> None:
+    told: list[str] = []
+    drawing = engine(weights, on_broken=told.append)
+    device: Any = drawing._device
+
+    def enter() -> None:
+        raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+
+    device.enter = enter
+    with pytest.raises(DeviceBroken, match="busy or unavailable"):
+        together(drawing, share(spec("sd15")))
+
+    assert len(told) == 1
+    with pytest.raises(DeviceBroken, match="earlier call"):
+        together(drawing, share(spec("sd15")))
+
+
 def test_an_error_of_a_models_own_breaks_nothing(weights: Path) -> None:
     now = [0.0]
     drawing = engine(weights, on_broken=pytest.fail, clock=lambda: now[0])
@@ -187,61 +203,12 @@ def test_an_error_of_a_models_own_breaks_nothing(weights: Path) -> None:
     assert len(pictures(drawing, share(spec("sdxl")))) == 1
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity"),
-        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
-        RuntimeError("GET was unable to find an engine to execute this computation"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
-        ),
-        MemoryError(),
-    ],
-    ids=str,
-)
-def test_memory_that_ran_out_is_no_fault(error: Exception) -> None:
-    assert is_out_of_memory(error)
-    assert not is_device_fault(error)
+def test_a_gpu_without_a_number_is_the_first_one() -> None:
+    device = Device.__new__(Device)
+    with suppress(SetupError):  # where there is none at all, which is seen after it was named
+        Device.__init__(device, "cuda", reserve=0, budget=None)
 
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.AcceleratorError("CUDA error: unspecified launch failure"),
-        torch.AcceleratorError(""),
-        RuntimeError("CUDA error: an illegal memory access was encountered"),
-        RuntimeError(ASSERTED),
-        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
-        RuntimeError("CUDA error: the launch timed out and was terminated"),
-    ],
-    ids=str,
-)
-def test_a_fault_is_no_lack_of_memory(error: Exception) -> None:
-    assert is_device_fault(error)
-    assert not is_out_of_memory(error)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("mat1 and mat2 shapes cannot be multiplied (77x32 and 64x32)"),
-        RuntimeError(
-            "Expected all tensors to be on the same device, but found at least two, cuda:0 and cpu!"
-        ),
-        ValueError("`height` and `width` have to be divisible by 8"),
-        OSError("no file named model.safetensors"),
-    ],
-    ids=str,
-)
-def test_other_errors_are_neither(error: Exception) -> None:
-    assert not is_out_of_memory(error)
-    assert not is_device_fault(error)
+    assert str(device.place) == "cuda:0"
 
 
 def test_a_gpu_that_is_not_there_is_named_with_its_setting() -> None:
@@ -358,6 +325,14 @@ def test_warming_up_loads_a_model_and_draws_one_picture(weights: Path, name: str
     diary = Diary(name)
     together(drawing, share(spec(name), diary))
     assert diary.stages == ["generating"]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("sd15", 2), ("sdxl", 2), ("lightning", 1)])
+def test_warming_up_guides_only_what_is_guided(weights: Path, name: str, rows: int) -> None:
+    with all_networks() as runs:
+        engine(weights).warm(name)
+
+    assert set(runs) == {rows}
 
 
 def test_warming_up_waits_for_the_device(weights: Path) -> None:

@@ -11,9 +11,12 @@ import pytest
 pytest.importorskip("torch", reason="the extra gpu is not installed")
 
 import torch
+from diffusers import EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 
+from app.domain.profiles import Scheduler
 from app.domain.spec import Operation
+from app.errors import ProviderRefused
 from tests import checkers
 from tests.engine import tiny
 from tests.engine.studio import (
@@ -21,13 +24,18 @@ from tests.engine.studio import (
     PROFILES,
     difference,
     engine,
+    hole,
     model_of,
     network_runs,
+    photo,
     pictures,
     profile,
     share,
     spec,
 )
+from workers.providers.diffusers import Device
+from workers.providers.diffusers.families import scheduler_for
+from workers.providers.diffusers.loading import load
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -131,6 +139,43 @@ def test_a_profiles_scheduler_takes_its_timesteps(weights: Path) -> None:
         taken[spacing] = [run.timestep for run in runs]
 
     assert taken == {"trailing": [999, 749, 499, 249], "leading": [751, 501, 251, 1]}
+
+
+def test_a_scheduler_of_another_kind_gets_what_is_for_latents_where_the_file_does_not_say() -> None:
+    silent = PNDMScheduler.from_config({"beta_schedule": "scaled_linear", "skip_prk_steps": True})
+    assert silent.config["set_alpha_to_one"] is False
+    ddim = scheduler_for(Scheduler(name="ddim"), silent)
+    assert (ddim.config["set_alpha_to_one"], ddim.config["clip_sample"]) == (False, False)
+
+    said = PNDMScheduler.from_config({"set_alpha_to_one": True})
+    assert scheduler_for(Scheduler(name="ddim"), said).config["set_alpha_to_one"] is True
+    euler = EulerDiscreteScheduler.from_config({"beta_schedule": "scaled_linear"})
+    pndm = scheduler_for(Scheduler(name="pndm"), euler)
+    assert (pndm.config["set_alpha_to_one"], pndm.config["skip_prk_steps"]) == (False, True)
+
+
+def test_each_part_is_loaded_to_the_very_device_and_not_to_one_of_its_kind(weights: Path) -> None:
+    device = Device("cpu:0", reserve=0, budget=None)
+    pipe = load(profile("sd15"), folder=weights, device=device)
+
+    assert {str(part.hf_device_map[""]) for part in (pipe.unet, pipe.vae)} == {"cpu:0"}
+
+
+def test_a_model_made_for_inpainting_does_nothing_else(tmp_path: Path) -> None:
+    tiny.inpainting(tmp_path / "nine")
+    drawing = engine(tmp_path, profile("nine", family="sd15"))
+    drawing.warm("nine")
+    assert drawing.warm_models() == ["nine"]
+
+    asked = spec("nine", Operation.INPAINT)
+    (picture,) = pictures(drawing, share(asked))
+    painted = np.asarray(hole()) > 0
+    assert difference(picture[~painted], np.asarray(photo(), np.int16)[~painted]) == 0
+    assert (picture != np.asarray(photo(), np.int16)).any(-1)[painted].mean() > 0.9
+    for operation in (Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE):
+        with pytest.raises(ProviderRefused, match=f"nine was made for inpaint; it cannot do {operation}"):
+            pictures(drawing, share(spec("nine", operation)))
+    assert len(pictures(drawing, share(asked))) == 1
 
 
 def test_each_scheduler_draws_in_its_own_way(weights: Path) -> None:

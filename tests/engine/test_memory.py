@@ -1,6 +1,5 @@
 """Which models stay in memory, and what is done when it runs out: smaller calls of the same pictures."""
 
-import gc
 import shutil
 import weakref
 from collections.abc import Callable, Iterator
@@ -32,6 +31,8 @@ from tests.engine.studio import (
 )
 from workers.providers.diffusers import Diffusers
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 WIDE = 192
 """Pixels of a side that the tiny VAE, tiled, works at in several pieces; 16 latents is one."""
 HEADERS = 200_000
@@ -44,15 +45,6 @@ OUT_OF_MEMORY: dict[str, Callable[[], Exception]] = {
     ),
     "Python's": MemoryError,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_objects() -> Iterator[None]:
-    """Keep what the libraries are made of out of each search for garbage, which takes longer than drawing."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @dataclass

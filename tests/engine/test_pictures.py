@@ -105,6 +105,16 @@ def test_a_picture_says_which_engine_drew_it_and_by_which_profile(drawing: Diffu
     }
 
 
+def test_whether_the_vae_worked_in_tiles_is_noted(weights: Path) -> None:
+    drawing = engine(weights, profile("sd15", vae_tiling_above=WIDTH * HEIGHT))
+    plain, large = Diary("sd15"), Diary("sd15")
+    together(drawing, share(spec("sd15"), plain))
+    together(drawing, share(spec("sd15", width=WIDTH + 8), large))
+
+    assert "vae_tiled" not in plain.notes
+    assert large.notes["vae_tiled"] is True
+
+
 @every_operation
 @every_model
 def test_the_same_wish_gets_the_same_bits_from_another_engine(

@@ -304,6 +304,25 @@ def test_a_second_pipeline_would_turn_the_shared_weights_into_float32(weights: P
     assert difference(only(half, spec(model)), before) == 0
 
 
+def test_a_second_pipeline_would_take_t5_the_range_that_its_last_layers_need(weights: Path) -> None:
+    half, untouched = (engine(weights, profile("schnell", dtype="float16")) for _ in range(2))
+    encoder = model_of(half, "schnell").view(ONE).text_encoder_2
+
+    def formats() -> dict[str, set[Any]]:
+        found: dict[str, set[Any]] = {"wide": set(), "half": set()}
+        for name, weight in encoder.named_parameters():
+            found["wide" if name.endswith("wo.weight") else "half"].add(weight.dtype)
+        return found
+
+    assert formats() == {"wide": {torch.float32}, "half": {torch.float16}}
+    for operation in (CHANGED, FILLED):
+        only(half, spec("schnell", operation))
+
+    assert formats() == {"wide": {torch.float32}, "half": {torch.float16}}
+    wish = spec("schnell", prompt="words it has not read yet")
+    assert difference(only(half, wish), only(untouched, wish)) == 0
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_what_is_no_number_would_come_out_black(weights: Path, tmp_path: Path, wrong: float) -> None:
     folder = copied(weights, "sd15", tmp_path)

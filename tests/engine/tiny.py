@@ -15,6 +15,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -45,6 +46,16 @@ def build(folder: Path) -> Path:
         ("dev", _flux(embeds=True)),
     ):
         made.save_pretrained(folder / name, safe_serialization=True)
+    return folder
+
+
+def inpainting(folder: Path) -> Path:
+    """Write an SD 1.5 that only inpaints: its UNet takes a mask and what it hides beside the latents."""
+    torch.manual_seed(8)
+    made = _sd15()
+    parts = {**made.components, "unet": _unet(cross_attention_dim=_WIDE, in_channels=9)}
+    del parts["image_encoder"]
+    StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tests.platen import Platen
 from tests.waiting import eventually
 from workers.leases import Leases
 from workers.outcomes import Kind
-from workers.providers.base import BatchProvider, Share
+from workers.providers.base import BatchProvider, Provider, Share
 from workers.runner import Runner
 
 LEASE = timedelta(seconds=30)
@@ -52,7 +52,9 @@ class Press:
         return job_id
 
     @contextmanager
-    def runner(self, provider: Platen) -> Iterator[Runner]:
+    def runner(
+        self, provider: BatchProvider, *, providers: Callable[[str], Provider] | None = None
+    ) -> Iterator[Runner]:
         doorbell = bell.Doorbell(self.database)
         leases = Leases(
             self.settings,
@@ -68,7 +70,7 @@ class Press:
             self.settings,
             database=self.database,
             storage=self.storage,
-            providers=lambda _: provider,
+            providers=providers or (lambda _: provider),
             leases=leases,
             doorbell=doorbell,
         )

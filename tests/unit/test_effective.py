@@ -131,9 +131,24 @@ def test_a_profiles_name_and_its_place_in_memory_are_not_what_is_drawn() -> None
         {"family": "flux", "guidance": "cfg"},
         {"family": "sd15", "guidance": "embedded"},
         {"family": "sdxl", "scheduler": {"name": "flow_match_euler"}},
+        {"scheduler": {"name": "pndm", "prediction_type": "sample"}},
+        {"scheduler": {"name": "euler_ancestral", "prediction_type": "sample"}},
         {"unet": {"source": "acme/unet", "file": "../../etc/x.bin"}},
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         profile(**changes)
+
+
+@pytest.mark.parametrize("name", ["euler", "ddim", "dpmpp_2m"])
+def test_the_other_schedulers_take_a_model_that_predicts_the_sample(name: str) -> None:
+    made = profile(scheduler={"name": name, "prediction_type": "sample"})
+
+    assert made.scheduler is not None
+
+
+@pytest.mark.parametrize("name", ["pndm", "euler_ancestral"])
+def test_those_that_cannot_take_the_sample_take_all_else(name: str) -> None:
+    for kind in ("epsilon", "v_prediction", None):
+        assert profile(scheduler={"name": name, "prediction_type": kind}).scheduler is not None

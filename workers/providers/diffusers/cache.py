@@ -152,11 +152,14 @@ class Models:
         return _Size(main=found) if profile.offload == "model" else _Size(device=found)
 
     def _make_room(self, wanted: _Size, *, keep: str = "") -> None:
+        """Drop models until there is room for another, but none that frees only what there is enough of."""
         for name in tuple(self._models):
             held = sum((_size(model) for model in self._models.values()), wanted)
-            if held.device <= self._device.budget and held.main <= self._device.main_budget:
-                return
-            if self._may_drop(name, keep):
+            device_is_short = held.device > self._device.budget
+            main_is_short = held.main > self._device.main_budget
+            freed = _size(self._models[name])
+            helps = (device_is_short and freed.device) or (main_is_short and freed.main)
+            if helps and self._may_drop(name, keep):
                 self._drop(name)
 
     def _may_drop(self, name: str, keep: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from app.domain.profiles import Family, Guidance, Lora, Profile, Weights
@@ -211,24 +211,27 @@ def _lay_on(pipe: Any, loras: tuple[Lora, ...], *, folder: Path) -> None:
     names = [f"lora{number}" for number in range(len(loras))]
     for name, lora in zip(names, loras, strict=True):
         found, file = _present(folder, lora), lora.file or _LORA_FILE
+        from_file = {"weight_name": file, "use_safetensors": True, "local_files_only": True}
         with _naming(found / file), warnings.catch_warnings():
             # That there are several is what was asked for.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`", category=UserWarning)
-            pipe.load_lora_weights(
-                str(found), weight_name=file, adapter_name=name, use_safetensors=True, local_files_only=True
-            )
-            _check_fit(pipe, name, found / file)
+            pipe.load_lora_weights(str(found), adapter_name=name, **from_file)
+            _check_fit(pipe, name, pipe.lora_state_dict(str(found), **from_file))
     if loras:
         pipe.set_adapters(names, adapter_weights=[lora.weight for lora in loras])
 
 
-def _check_fit(pipe: Any, name: str, file: Path) -> None:
+def _check_fit(pipe: Any, name: str, read: Any) -> None:
     """Refuse an adapter of which a part fits nothing: the libraries lay on what does, and only log it.
 
-    Each adapted layer has one matrix that narrows, whatever the trainer called it; fused ones become several.
+    Each adapted layer has one matrix that narrows, whatever the trainer called it.
+
+    Args:
+        read: its weights by diffusers' names, where layers that the trainer had fused are several; for some
+            families beside their scales.
     """
-    with safe_open(file, framework="pt") as opened:
-        there = sum(_NARROWS.search(key) is not None for key in opened.keys())  # noqa: SIM118 - it is no dict
+    weights = read[0] if isinstance(read, tuple) else read
+    there = sum(_NARROWS.search(key) is not None for key in weights)
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     laid = sum(
         f".lora_A.{name}." in f".{weight}" for module in modules for weight, _ in module.named_parameters()
