@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
+from uuid_utils.compat import uuid7
 
 from app.db import Database, upstreams, workers
 from app.domain import catalog
@@ -101,12 +102,16 @@ def mend(database: Database, upstream: str) -> None:
 def buy(database: Database, job_id: UUID, state: str) -> None:
     """Have a paid call of a job to the shop be in this state."""
     with database.autocommit() as tx:
-        call = upstreams.begin_call(
-            tx, job_id, attempt=1, provider="shop", first_index=0, images=1, reference=str(job_id)
+        call = uuid7()
+        tx.exec_driver_sql(
+            "INSERT INTO upstream_calls "
+            "(id, job_id, attempt, provider, first_index, images, reference, state) "
+            "VALUES (%(id)s, %(job_id)s, 1, 'shop', 0, 1, 'r', 'sending')",
+            {"id": call, "job_id": job_id},
         )
         if state == "accepted":
             upstreams.accept_call(tx, call, upstream_id="42")
-        else:
+        elif state != "sending":
             upstreams.end_call(tx, call, CallState(state))
 
 

@@ -15,7 +15,8 @@ from uuid_utils.compat import uuid7
 
 from app.db.jobs import to_json
 from app.domain.breaker import BURST, FIRST_OPENING, LONGEST_OPENING, OPENS_AFTER, BreakerState, Condition
-from app.domain.calls import CallState
+from app.domain.calls import CHARGED, FROM, CallState, Spent
+from app.domain.job import Status
 
 _STATE: Final = """
 SELECT name, opened_until, reason, failures,
@@ -82,12 +83,12 @@ def _burst(calls_per_minute: int) -> float:
 # call moves it on by its share of a minute, and a call may go while it is not further ahead than the burst.
 _ADMIT: Final = """
 UPDATE provider_state SET next_call_at = greatest(coalesce(next_call_at, now()), now()) + %(share)s
-WHERE name = %(name)s AND coalesce(paused_until, now()) <= now()
+WHERE name = %(name)s AND coalesce(greatest(paused_until, opened_until), now()) <= now()
       AND coalesce(next_call_at, now()) + %(share)s <= now() + %(burst)s
 RETURNING name
 """
 _NOT_BEFORE: Final = """
-SELECT greatest(paused_until, next_call_at + %(share)s - %(burst)s, now()) - now() AS wait
+SELECT greatest(paused_until, opened_until, next_call_at + %(share)s - %(burst)s, now()) - now() AS wait
 FROM provider_state WHERE name = %(name)s
 """
 
@@ -171,7 +172,7 @@ def succeeded(tx: Connection, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A call as the table has it."""
+    """A call as the table has it; `age` in seconds since right before it was sent."""
 
     id: UUID
     attempt: int
@@ -181,18 +182,91 @@ class Call:
     state: CallState
     upstream_id: str | None
     detail: dict[str, Any]
+    age: float
+
+
+# One that the provider took goes before a newer one: its answer may have come after it was given up.
+_NEWEST: Final = f"""
+SELECT DISTINCT ON (first_index) id, attempt, first_index, images, reference, state, upstream_id,
+       coalesce(detail, '{{}}') AS detail, extract(epoch FROM now() - created_at)::float AS age
+FROM upstream_calls WHERE job_id = %(job_id)s AND provider = %(provider)s
+ORDER BY first_index, state = '{CallState.ACCEPTED}' DESC, created_at DESC, id DESC
+"""
 
 
 def newest_calls(tx: Connection, job_id: UUID, *, provider: str) -> dict[int, Call]:
-    """Give the newest call of a job to this provider for each position, by its first image's index."""
-    rows = tx.exec_driver_sql(
-        "SELECT DISTINCT ON (first_index) id, attempt, first_index, images, reference, state, upstream_id, "
-        "coalesce(detail, '{}') AS detail FROM upstream_calls "
-        "WHERE job_id = %(job_id)s AND provider = %(provider)s "
-        "ORDER BY first_index, created_at DESC, id DESC",
-        {"job_id": job_id, "provider": provider},
-    )
+    """Give the call of a job to this provider to go on with, for each position by its first image's index.
+
+    It is the newest one that the provider took and has not ended, else the newest one.
+    """
+    rows = tx.exec_driver_sql(_NEWEST, {"job_id": job_id, "provider": provider})
     return {row.first_index: Call(**{**row._mapping, "state": CallState(row.state)}) for row in rows}
+
+
+_SPENT: Final = """
+SELECT count(DISTINCT CASE WHEN %(idempotent)s THEN reference ELSE id::text END)
+           FILTER (WHERE state = ANY (%(charged)s) AND NOT same) AS purchases,
+       coalesce(bool_or(same AND cost IS NOT NULL), false) AS is_counted,
+       coalesce((SELECT max_attempts FROM jobs WHERE id = %(job_id)s), 1) AS max_attempts
+FROM upstream_calls
+     CROSS JOIN LATERAL (SELECT %(idempotent)s AND reference = %(reference)s AS same) AS sameness
+WHERE job_id = %(job_id)s AND provider = %(provider)s AND first_index = %(first_index)s
+"""
+
+
+def spent(
+    tx: Connection, job_id: UUID, *, provider: str, first_index: int, reference: str, idempotent: bool
+) -> Spent:
+    """Give what was bought of a provider for these images of a job before.
+
+    Args:
+        reference: of the call that is to be made.
+        idempotent: whether the provider takes calls of one reference for one.
+    """
+    row = tx.exec_driver_sql(
+        _SPENT,
+        {
+            "job_id": job_id,
+            "provider": provider,
+            "first_index": first_index,
+            "reference": reference,
+            "idempotent": idempotent,
+            "charged": [state.value for state in CHARGED],
+        },
+    ).one()
+    return Spent(**row._mapping)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What came of writing down a call that is about to be made.
+
+    Attributes:
+        id: the call's; None: it must not be made, as the job is not this attempt's any more.
+        is_cancelled: whether that is because somebody asked to cancel the job.
+        left: seconds that the attempt may still run.
+    """
+
+    id: UUID | None
+    is_cancelled: bool = False
+    left: float = 0.0
+
+
+# The fence: a worker that was paused, and whose job another attempt has by now, buys nothing for it.
+_BEGIN: Final = f"""
+WITH job AS (
+    SELECT cancel_requested_at IS NOT NULL AS cancelled,
+           extract(epoch FROM deadline_at - now())::float AS "left"
+    FROM jobs
+    WHERE id = %(job_id)s AND attempt = %(attempt)s AND status = '{Status.PROCESSING}'
+), call AS (
+    INSERT INTO upstream_calls (id, job_id, attempt, provider, first_index, images, reference, state)
+    SELECT %(id)s, %(job_id)s, %(attempt)s, %(provider)s, %(first_index)s, %(images)s, %(reference)s,
+           '{CallState.SENDING}'
+    FROM job WHERE NOT cancelled
+)
+SELECT cancelled, "left" FROM job
+"""
 
 
 def begin_call(
@@ -204,13 +278,11 @@ def begin_call(
     first_index: int,
     images: int,
     reference: str,
-) -> UUID:
-    """Write down a call that is about to be made; gives its id."""
+) -> Begun:
+    """Write down a call that is about to be made, if its job is still this attempt's and wanted."""
     call_id = uuid7()
-    tx.exec_driver_sql(
-        "INSERT INTO upstream_calls (id, job_id, attempt, provider, first_index, images, reference, state) "
-        "VALUES (%(id)s, %(job_id)s, %(attempt)s, %(provider)s, %(first_index)s, %(images)s, %(reference)s, "
-        "'sending')",
+    row = tx.exec_driver_sql(
+        _BEGIN,
         {
             "id": call_id,
             "job_id": job_id,
@@ -220,19 +292,23 @@ def begin_call(
             "images": images,
             "reference": reference,
         },
-    )
-    return call_id
+    ).first()
+    if row is None or row.cancelled:
+        return Begun(id=None, is_cancelled=row is not None)
+    return Begun(id=call_id, left=row.left)
 
 
 # The cost goes to the job in the statement that learns of it, once: however the attempt ends, it was spent.
-_CHARGED: Final = """
+_CHARGE: Final = """
 WITH call AS (
     UPDATE upstream_calls SET {changes}, cost = coalesce(cost, %(cost)s)
-    WHERE id = %(id)s AND state IN ({states})
+    WHERE id = %(id)s AND state = ANY (%(from)s)
     RETURNING job_id, CASE WHEN %(fresh)s THEN cost END AS spent
+), charged AS (
+    UPDATE jobs SET cost = coalesce(jobs.cost, 0) + call.spent FROM call
+    WHERE jobs.id = call.job_id AND call.spent IS NOT NULL
 )
-UPDATE jobs SET cost = coalesce(jobs.cost, 0) + call.spent FROM call
-WHERE jobs.id = call.job_id AND call.spent IS NOT NULL
+SELECT 1 FROM call
 """
 
 
@@ -245,15 +321,15 @@ def accept_call(
     cost: Decimal | None = None,
 ) -> None:
     """Save the provider's own id for a call, before its images are waited for; and what it costs."""
-    statement = _CHARGED.format(
+    statement = _CHARGE.format(
         changes="state = 'accepted', upstream_id = %(upstream_id)s, detail = %(detail)s::jsonb, "
-        "accepted_at = now()",
-        states="'sending'",
+        "accepted_at = now(), ended_at = NULL"
     )
     tx.exec_driver_sql(
         statement,
         {
             "id": call_id,
+            "from": [state.value for state in FROM[CallState.ACCEPTED]],
             "upstream_id": upstream_id,
             "detail": to_json(dict(detail)) if detail else None,
             "cost": cost,
@@ -269,22 +345,22 @@ def end_call(
     *,
     error: str | None = None,
     cost: Decimal | None = None,
-) -> None:
-    """End a call: its images are there, or why they are not.
+) -> bool:
+    """End a call: its images are there, or why they are not. False: it stood so that it cannot end like this.
 
     Args:
         cost: what it costs, where that was not said when it was accepted.
     """
-    statement = _CHARGED.format(
-        changes="state = %(state)s, error = %(error)s, ended_at = now()", states="'sending', 'accepted'"
-    )
-    tx.exec_driver_sql(
+    statement = _CHARGE.format(changes="state = %(state)s, error = %(error)s, ended_at = now()")
+    row = tx.exec_driver_sql(
         statement,
         {
             "id": call_id,
+            "from": [source.value for source in FROM[state]],
             "state": state.value,
             "error": None if error is None else error[:500],
             "cost": cost,
             "fresh": cost is not None,
         },
-    )
+    ).first()
+    return row is not None

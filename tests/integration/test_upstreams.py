@@ -35,6 +35,7 @@ from app.errors import (
 from app.settings import Settings
 from tests import rows, upstreams
 from tests.upstreams import Kind, moods, shows
+from tests.upstreams.desk import have_claimed
 from workers.providers.base import Attempt, Inputs, Picture
 from workers.providers.upstream import UpstreamProvider
 
@@ -62,6 +63,7 @@ class Office:
         model_there: str | None = None,
         **changes: Any,
     ) -> list[Picture]:
+        have_claimed(self.database, self.job_id, number)
         spec = rows.make_spec(**{"model": "m", "width": 96, "height": 64, "seed": 5, **changes})
         attempt = Attempt(
             check=check,

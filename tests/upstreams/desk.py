@@ -6,10 +6,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+from uuid_utils.compat import uuid7
+
 from app import safe_http
-from app.db import Database
+from app.db import Database, accounts
 from app.domain.catalog import Catalog
 from app.domain.spec import JobSpec, Operation, StoredImage
+from app.errors import ProviderError
 from app.settings import Settings
 from tests import rows
 from tests.upstreams.upstream import Upstream as Fake
@@ -42,6 +45,7 @@ class Desk:
     name: str
     model: str
     job_id: UUID = field(default_factory=uuid4)
+    max_attempts: int = 5
     warnings: list[str] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
 
@@ -61,7 +65,10 @@ class Desk:
         return rows.make_spec(**{**fields, "seed": 5, **changes})
 
     def attempt(self, number: int = 1, **changes: Any) -> Attempt:
-        """Give the runner's side of an attempt at the job."""
+        """Give the runner's side of an attempt at the job, which has claimed it."""
+        have_claimed(
+            self.database, changes.get("job_id", self.job_id), number, max_attempts=self.max_attempts
+        )
         given: dict[str, Any] = {
             "check": lambda: None,
             "progress": self.progress.append,
@@ -77,6 +84,14 @@ class Desk:
     ) -> list[Picture]:
         """Give what an attempt yields; changes are the attempt's."""
         return list(self.provider.generate(spec or self.spec(), inputs or Inputs(), self.attempt(**changes)))
+
+    def fails(self, number: int = 1) -> ProviderError:
+        """Give what an attempt fails with; AssertionError when it does not."""
+        try:
+            self.draw(number=number)
+        except ProviderError as error:
+            return error
+        raise AssertionError("the attempt did not fail")
 
     def calls(self) -> list[rows.Look]:
         """Give the paid calls that were written down for the job, in order."""
@@ -99,13 +114,36 @@ class Desk:
             name=self.name,
         )[0]
 
-    def forget_the_pause(self) -> None:
-        """Do as if the time that the vendor asked for were over."""
-        rows.execute(
-            self.database,
-            "UPDATE provider_state SET paused_until = NULL WHERE name = %(name)s",
-            name=self.name,
+    def job(self) -> rows.Look:
+        """Give the job's row."""
+        return rows.job(self.database, self.job_id)
+
+    def let_time_pass(self) -> None:
+        """Do as if an hour had passed: pauses and the breaker's time are over, turns come, calls are old."""
+        for change in (
+            """UPDATE provider_state SET paused_until = NULL, opened_until = opened_until - interval '1 hour',
+               next_call_at = next_call_at - interval '1 hour' WHERE name = %(name)s""",
+            "UPDATE upstream_calls SET created_at = created_at - interval '1 hour' WHERE provider = %(name)s",
+        ):
+            rows.execute(self.database, change, name=self.name)
+
+
+def have_claimed(database: Database, job_id: UUID, number: int, *, max_attempts: int = 5) -> None:
+    """Have this attempt at a job be under way; the job is made where there is none yet."""
+    with database.transaction() as tx:
+        owner = accounts.ensure_account(tx, "desk", new_id=uuid7())
+    if not rows.query(database, "SELECT 1 FROM jobs WHERE id = %(id)s", id=job_id):
+        rows.insert_job(
+            database,
+            owner,
+            id=job_id,
+            status="processing",
+            max_attempts=max_attempts,
+            lease_owner="desk",
+            lease_until="now() + interval '1 hour'",
+            deadline_at="now() + interval '1 hour'",
         )
+    rows.execute(database, "UPDATE jobs SET attempt = %(number)s WHERE id = %(id)s", id=job_id, number=number)
 
 
 def open_desk(
@@ -116,11 +154,13 @@ def open_desk(
     name: str = "vendor",
     model: str | None = None,
     key: str | None = None,
+    capability: dict[str, Any] | None = None,
     **about: Any,
 ) -> Desk:
     """Give a desk at a fake vendor.
 
     Args:
+        capability: of the target; None: what the api can do.
         about: more of the account, as the catalogue has it.
     """
     width, height = SIZES[fake.vendor]
@@ -135,7 +175,7 @@ def open_desk(
         "size": {"min": 16, "max": 1024, "max_pixels": 1048576},
         "max_images": 8,
         "defaults": {"num_inference_steps": 2, "guidance_scale": 7.5, "strength": 0.7},
-        "targets": [{"provider": name, "model": model, "cost_per_image": COST}],
+        "targets": [{"provider": name, "model": model, "cost_per_image": COST, "capability": capability}],
     }
     account = {
         "name": name,

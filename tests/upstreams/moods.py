@@ -178,7 +178,12 @@ SERVER_ERROR = _instead("server_error", "500 in the vendor's form.", strikes=_AN
 BAD_GATEWAY = _instead(
     "bad_gateway", "502 with an HTML page of the vendor's proxy.", strikes=_ANY, status=502
 )
-UNAVAILABLE = _instead("unavailable", "503 in the vendor's form.", strikes=_ANY, trouble=Trouble.AWAY)
+UNAVAILABLE = _instead(
+    "unavailable",
+    "503 in the vendor's form; with Retry-After where it is `.lasting()`.",
+    strikes=_ANY,
+    trouble=Trouble.AWAY,
+)
 GATEWAY_TIMEOUT = _instead(
     "gateway_timeout", "504 with an HTML page, the work done and charged behind it.", status=504, charges=True
 )

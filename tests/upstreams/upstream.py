@@ -260,7 +260,8 @@ class Upstream(Told):
         if mood.trouble is Trouble.TOO_MANY:
             return self._made.limited(mood.name, mood.seconds)
         if mood.trouble is not None:
-            return self._made.refuse(mood.trouble)
+            answer = self._made.refuse(mood.trouble)
+            return answer.having(Retry_After=f"{mood.seconds:.0f}") if mood.seconds else answer
         return self._made.own_error(mood.name)
 
     def _serve_elsewhere(self, request: Request, line: Line) -> bool:

@@ -49,6 +49,8 @@ class Verdict:
 FINE: Final = Verdict()
 _IN_VAIN: Final = (AWAY,) * ATTEMPTS
 _ERRORS_IN_200: Final = frozenset({"error_in_200", "field_errors_in_200", "messege_in_200"})
+_ITS_OWN_ERROR: Final = "error_in_200"
+"""With a code by which the vendor says that it is not the order's fault."""
 _HARMLESS: Final = frozenset(
     {"slow", "pending", "pending_float_eta", "flickering", "called_twice", "odd_types"}
 )
@@ -104,7 +106,7 @@ def _code(mood: Mood) -> str:
         "no_model": REFUSED,
         "content_refused": CONTENT,
         "content_policy": CONTENT,
-        **dict.fromkeys(_ERRORS_IN_200, REFUSED),
+        **dict.fromkeys(_ERRORS_IN_200 - {_ITS_OWN_ERROR}, REFUSED),
     }.get(mood.name, AWAY)
 
 

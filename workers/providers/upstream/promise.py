@@ -107,5 +107,5 @@ class FindingAdapter(Adapter, Protocol):
     """Of a vendor that can be asked for a call by our reference: there none is ever bought twice."""
 
     def find(self, order: Order) -> Receipt | None:
-        """Look for a call by our reference; None: the vendor never took it."""
+        """Look for a call by our reference, whose answer got lost; None: the vendor knows none, so far."""
         ...
