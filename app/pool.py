@@ -63,7 +63,8 @@ class Pool:
     def after_failure(self, claim: Claim, spec: JobSpec, error: DarkroomError) -> Move | None:
         """Give where a job goes whose provider failed it; None: nowhere else, so it is repeated or fails.
 
-        Another target is asked once, with the same spec and seed; never one that failed this job before. Not
+        Another target is asked once, with the same spec and seed; never one that failed this job before, and
+        one that was merely too busy not within a minute. Not
         for content that was refused, nor where money may have been spent that a repetition would save: a call
         that the provider took is resumed there. A job that only has to wait for its turn at a provider moves
         where it need not wait at all.
@@ -100,10 +101,13 @@ class Pool:
                 return None
             depths = moves.depths(tx, sorted({target.queue for target in model.targets}))
             scene = self._lookout.look(tx, depths=depths)
+            left = moves.left_queues(tx, claim.job_id)
         options = [
             option
             for option in self._lookout.options(model, scene, spec)
-            if not _is_where(option, claim) and option.target.label not in claim.tried
+            if not _is_where(option, claim)
+            and option.target.label not in claim.tried
+            and option.target.queue not in left
         ]
         if waits:
             options = [option for option in options if _is_free(option, scene)]

@@ -5,13 +5,13 @@ a minute to one that it was moved away from. Because its queue is too full it on
 waits less, and of an ordered model only to a later one. So no job is passed to and fro.
 
 What nobody draws fails once its queue has been without anybody for `unservable_after`, and the job has waited
-as long. Each relay counts that time from when it first saw the queue so: one that starts anew counts anew, as
-nothing in the tables says when a worker was there last.
+as long; an upstream that is probed in vain is nobody. Each relay counts that time from when it first saw the
+queue so: one that starts anew counts anew, as nothing in the tables says when a worker was there last.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from app.db import Database, moves, queues
 from app.db.jobs import Place
-from app.db.moves import Move, Waiting
+from app.db.moves import Cursor, Move, Waiting
 from app.domain.catalog import Catalog, Model, Target
 from app.domain.routing import Option, QueueState, Scene, pick, unservable
 from app.domain.spec import JobSpec
@@ -29,6 +29,8 @@ from app.settings import Settings
 
 _BATCHES: Final = 5
 """Batches of one queue per pass: 500 jobs a second can leave, and the relay goes on releasing in between."""
+_LONGEST_EXCHANGE: Final = timedelta(minutes=10)
+"""With an upstream: a worker may be about to write what came of a call for so long after its job's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +111,8 @@ class Rerouting:
         self._scene = Scene()
         self._away_since: dict[str, float] = {}
         self._stray_since: dict[str, float] = {}
-        self._skip: Counter[str] = Counter()
-        """Jobs at the head of a queue that were found to have nowhere to go."""
+        self._walks: dict[str, Cursor] = {}
+        """How far the queues were walked through whose first jobs have nowhere to go."""
 
     def run(self) -> Rerouted:
         """Do one pass.
@@ -127,6 +129,8 @@ class Rerouting:
             for queue in known:
                 done += self._visit(tx, self._scene.state(queue))
             done += self._visit_strays(tx, moves.strays(tx, known))
+            if self._catalog.upstreams:
+                moves.end_orphaned_calls(tx, after=_LONGEST_EXCHANGE)
         return done
 
     def _visit_strays(self, tx: Connection, strays: Sequence[str]) -> Rerouted:
@@ -145,11 +149,11 @@ class Rerouting:
         return done
 
     def _visit(self, tx: Connection, state: QueueState) -> Rerouted:
-        if state.away is None:
+        if state.serves:
             self._away_since.pop(state.queue, None)
         if (why := state.away or state.paused) is not None:
             return self._leave(tx, state, why)
-        self._skip.pop(state.queue, None)
+        self._walks.pop(state.queue, None)
         return self._spill(tx, state)
 
     def _leave(self, tx: Connection, state: QueueState, why: str) -> Rerouted:
@@ -158,8 +162,8 @@ class Rerouting:
         if state.away is not None:
             since = self._away_since.setdefault(queue, self._clock())
             gives_up = self._clock() - since >= self._patience
-        models = None if gives_up else self._with_a_way_out(queue)
-        if models == []:
+        models = self._with_a_way_out(queue)
+        if not models and not gives_up:
             return Rerouted()
         if state.slots is None:
             moves.take_back_stranded(tx, queue, older_than=self._stranded_after)
@@ -168,19 +172,39 @@ class Rerouting:
     def _sift(
         self, tx: Connection, queue: str, why: str, *, gives_up: bool, models: Sequence[str] | None = None
     ) -> Rerouted:
-        """Look at the jobs of a queue that nobody draws, and write down what becomes of them."""
-        done = Rerouted()
+        """Look at the jobs of a queue that nobody draws, and write down what becomes of them.
+
+        Those whose turn is next come first, while most of them leave. Behind those that stay the rest is
+        walked through, a part in each pass: a backlog that stays is not read every time.
+        """
+        done, at_the_head = Rerouted(), True
         for _ in range(_BATCHES):
-            window = moves.waiting(tx, queue, skip=self._skip[queue], models=models)
-            found = self._sorted(window, why, gives_up=gives_up)
-            ended = self._write(tx, queue, found)
+            if at_the_head:
+                window = moves.waiting(tx, queue)
+                at_an_end = len(window) < moves.WINDOW
+            else:
+                window, at_an_end = self._walk(tx, queue, models, gives_up=gives_up)
+            ended = self._write(tx, queue, self._sorted(window, why, gives_up=gives_up))
             done += ended
-            stayed = len(window) - ended.moved - ended.given_up
-            if len(window) < moves.WINDOW:
-                self._skip[queue] = 0
+            if at_an_end:
                 break
-            self._skip[queue] += stayed
+            at_the_head = at_the_head and 2 * (ended.moved + ended.given_up) > len(window)
         return done
+
+    def _walk(
+        self, tx: Connection, queue: str, models: Sequence[str] | None, *, gives_up: bool
+    ) -> tuple[list[Waiting], bool]:
+        """Give the next jobs of a queue that may leave it, and whether they are the last ones."""
+        window, cursor = moves.walk(
+            tx,
+            queue,
+            after=self._walks.pop(queue, moves.START),
+            models=models,
+            older_than=timedelta(seconds=self._patience) if gives_up else None,
+        )
+        if cursor is not None:
+            self._walks[queue] = cursor
+        return window, cursor is None
 
     def _with_a_way_out(self, queue: str) -> list[str]:
         """Ids of the models on a queue of which another target is ready; jobs of others need not be read."""
@@ -223,6 +247,7 @@ class Rerouting:
         if not limits or state.depth <= min(limits):
             return Rerouted()
         done = Rerouted()
+        # What is skipped are jobs that may wait here, no more than were counted, however long the queue is.
         for _ in range(_BATCHES):
             occupied = queues.occupied(tx, state.queue)
             skip = max(0, min(limits) - occupied + 1)

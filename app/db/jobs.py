@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from app.domain.job import MAX_CRASHES, Reason, Status, sources
+from app.errors import Deferred, ProviderBusy
 
 
 def _sql_list(statuses: frozenset[Status]) -> str:
@@ -163,7 +164,8 @@ def heartbeat(tx: Connection, held: Sequence[Held], *, lease: timedelta) -> dict
 _COMPLETE: Final = f"""
 WITH won AS (
     UPDATE jobs SET status = 'completed', finished_at = now(), progress = 1, error_code = NULL,
-           error_message = NULL, warnings = %(warnings)s::jsonb, cost = coalesce(cost, %(cost)s), {_UNLEASED}
+           error_message = NULL, warnings = %(warnings)s::jsonb,
+           cost = coalesce(cost + %(cost)s, cost, %(cost)s), {_UNLEASED}
     WHERE id = %(job_id)s AND status IN {FROM_TO_COMPLETED} AND attempt = %(attempt)s
     RETURNING id, account_id, attempt, name, test, access,
               now() + coalesce(make_interval(secs => retain_seconds), %(retention)s) AS expires_at,
@@ -213,7 +215,7 @@ def settle_completed(  # noqa: PLR0913 - the columns it writes
         retention: how long they are served unless persisted, or unless the job says otherwise.
         detail: kept with the event, for instance seconds per stage.
         warnings: sentences for the customer.
-        cost: what it cost, unless that was written down while it ran.
+        cost: what it cost beside what was written down while the job ran.
     """
     parameters = {
         "job_id": job_id,
@@ -244,8 +246,8 @@ WITH ended AS (
            provider = CASE WHEN {_MOVED} THEN %(provider)s ELSE provider END,
            queue = CASE WHEN {_MOVED} THEN %(queue)s ELSE queue END,
            target_model = CASE WHEN {_MOVED} THEN %(target_model)s ELSE target_model END,
-           tried = CASE WHEN {_MOVED} THEN tried || (provider || '/' || coalesce(target_model, ''))
-                        ELSE tried END,
+           tried = CASE WHEN {_MOVED} AND %(failed_it)s
+                        THEN tried || (provider || '/' || coalesce(target_model, '')) ELSE tried END,
            batch_key = CASE WHEN {_MOVED} THEN %(batch_key)s WHEN %(alone)s THEN NULL ELSE batch_key END,
            failures = failures + %(charge)s, {_UNLEASED}
     WHERE id = %(job_id)s AND status IN {FROM_TO_QUEUED} AND attempt = %(attempt)s
@@ -294,7 +296,7 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
     Args:
         charge: whether the attempt counts against `max_attempts`; a drain does not.
         delay: for queued: how long until the job is due again.
-        move: for queued: where it is drawn next; the target it leaves is noted in `tried`.
+        move: for queued: where it is drawn next; the target it leaves is noted in `tried` unless too busy.
         alone: for queued: that it is not drawn together with others any more.
     """
     assert to_status in {Status.QUEUED, Status.FAILED, Status.CANCELLED}
@@ -309,6 +311,7 @@ def end_attempt(  # noqa: PLR0913 - the columns it writes
         "error_message": error_message,
         "delay": delay,
         "detail": to_json(detail) if detail else None,
+        "failed_it": error_code not in {Deferred.code, ProviderBusy.code},  # who is busy may be asked again
         "provider": move and move.provider,
         "queue": move and move.queue,
         "target_model": move and move.target_model,

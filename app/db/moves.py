@@ -5,8 +5,8 @@ or its owner moved on meanwhile is left alone, so that several relays at once mo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,6 +18,8 @@ from app.domain.job import Reason
 
 WINDOW: Final = 200
 """Jobs looked at, and moved, in one statement."""
+STRIDE: Final = 1000
+"""Jobs passed in one statement on a walk through a queue."""
 REST: Final = timedelta(minutes=1)
 """How long a job does not return to a target that it was moved away from."""
 _COUNTED: Final = 10_000
@@ -91,6 +93,20 @@ def strays(tx: Connection, known: Sequence[str]) -> list[str]:
     return [row.queue for row in rows]
 
 
+_LEFT: Final = f"""
+SELECT e.detail->>'from_queue' AS queue FROM job_events e
+WHERE e.job_id = {{job_id}} AND e.reason = '{Reason.REROUTED}' AND e.at > now() - %(rest)s
+      AND e.detail ? 'from_queue'
+"""
+_LOOK: Final = f"""
+SELECT id, queue, model, provider, target_model, spec, tried,
+       extract(epoch FROM now() - created_at)::float AS age,
+       attempt > 0 AND EXISTS (
+           SELECT 1 FROM upstream_calls c WHERE c.job_id = jobs.id AND c.provider = jobs.provider
+           AND c.state IN ('sending', 'accepted', 'completed')) AS bought,
+       ARRAY({_LEFT.format(job_id="jobs.id")}) AS left_queues
+FROM jobs
+"""
 # Fair order as in `queues.release`: each account's jobs get numbers by priority and age, the lowest go first.
 # The two nested index scans keep the cost independent of the backlog's depth; the LIMITs stand in the text,
 # so that the planner sees them.
@@ -100,21 +116,13 @@ WITH RECURSIVE {accounts_with(DUE)}, numbered AS (
         PARTITION BY waiting.account_id ORDER BY due.priority DESC, due.run_at, due.id) AS turn
     FROM waiting CROSS JOIN LATERAL (
         SELECT id, priority, run_at FROM jobs
-        WHERE {DUE} AND account_id = waiting.account_id AND run_at <= now() {{only}}
+        WHERE {DUE} AND account_id = waiting.account_id AND run_at <= now()
         ORDER BY priority DESC, run_at, id LIMIT {{most}}
     ) AS due
 ), window_ AS (
     SELECT id, turn, run_at FROM numbered ORDER BY turn, run_at, id OFFSET {{skip}} LIMIT {WINDOW}
 )
-SELECT id, queue, model, provider, target_model, spec, tried,
-       extract(epoch FROM now() - created_at)::float AS age,
-       attempt > 0 AND EXISTS (
-           SELECT 1 FROM upstream_calls c WHERE c.job_id = jobs.id AND c.provider = jobs.provider
-           AND c.state IN ('sending', 'accepted', 'completed')) AS bought,
-       ARRAY(SELECT e.detail->>'from_queue' FROM job_events e
-             WHERE e.job_id = jobs.id AND e.reason = '{Reason.REROUTED}' AND e.at > now() - %(rest)s
-             AND e.detail ? 'from_queue') AS left_queues
-FROM jobs WHERE id = ANY (ARRAY(SELECT id FROM window_))
+{_LOOK} WHERE id = ANY (ARRAY(SELECT id FROM window_))
 ORDER BY array_position(ARRAY(SELECT id FROM window_ ORDER BY turn, run_at, id), id)
 """
 
@@ -124,7 +132,7 @@ class Waiting:
     """A job that waits, not yet released to a worker.
 
     Attributes:
-        position: its place among the waiting jobs of its queue, from 1.
+        position: its place among the waiting jobs of its queue, from 1; 0 where that was not asked.
         age: seconds since it was submitted.
         tried: targets that failed it, as provider/model.
         bought: whether a call for it, that cost or may have cost something, is with its present provider:
@@ -145,20 +153,76 @@ class Waiting:
     left_queues: list[str]
 
 
-def waiting(
-    tx: Connection, queue: str, *, skip: int = 0, models: Sequence[str] | None = None
-) -> list[Waiting]:
+def waiting(tx: Connection, queue: str, *, skip: int = 0) -> list[Waiting]:
     """Give jobs of a queue that are due, in the order in which they would be released; at most 200.
 
     Args:
-        skip: how many to leave out at the beginning.
-        models: only jobs of these; None: all.
+        skip: how many to leave out at the beginning. They are read all the same.
     """
-    statement = _WAITING.format(
-        only="" if models is None else "AND model = ANY (%(models)s)", most=skip + WINDOW, skip=skip
-    )
-    rows = tx.exec_driver_sql(statement, {"queue": queue, "models": models and list(models), "rest": REST})
+    statement = _WAITING.format(most=skip + WINDOW, skip=skip)
+    rows = tx.exec_driver_sql(statement, {"queue": queue, "rest": REST})
     return [Waiting(**{**row._mapping, "position": skip + nth}) for nth, row in enumerate(rows, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """How far a walk through a queue has come: the last job that it passed."""
+
+    account_id: UUID
+    priority: int
+    run_at: datetime
+    id: UUID
+
+
+START: Final = Cursor(
+    account_id=UUID(int=0), priority=0, run_at=datetime.min.replace(tzinfo=UTC), id=UUID(int=0)
+)
+"""Before all jobs: no account has this id."""
+_IN_INDEX_ORDER: Final = f"ORDER BY account_id, priority DESC, run_at, id LIMIT {STRIDE}"
+_PASSED: Final = f"SELECT id, account_id, priority, run_at, model, created_at FROM jobs WHERE {DUE}"
+# What comes after a row in the index is three ranges of it, as its columns do not all go in one direction.
+_WALK: Final = f"""
+SELECT id, account_id, priority, run_at, run_at <= now() AND (
+       %(models)s::text[] IS NULL OR model = ANY (%(models)s::text[])
+       OR coalesce(created_at < now() - %(older_than)s::interval, false)) AS wanted
+FROM (
+    ({_PASSED} AND account_id = %(account_id)s AND priority = %(priority)s
+     AND (run_at, id) > (%(run_at)s, %(id)s) {_IN_INDEX_ORDER})
+    UNION ALL ({_PASSED} AND account_id = %(account_id)s AND priority < %(priority)s {_IN_INDEX_ORDER})
+    UNION ALL ({_PASSED} AND account_id > %(account_id)s {_IN_INDEX_ORDER})
+) AS ranges {_IN_INDEX_ORDER}
+"""
+_THESE: Final = f"{_LOOK} WHERE id = ANY (%(ids)s::uuid[]) ORDER BY array_position(%(ids)s::uuid[], id)"
+
+
+def walk(
+    tx: Connection,
+    queue: str,
+    *,
+    after: Cursor,
+    models: Sequence[str] | None = None,
+    older_than: timedelta | None = None,
+) -> tuple[list[Waiting], Cursor | None]:
+    """Go on with a walk through a queue, account by account, which reads no job twice.
+
+    At most 1,000 jobs are passed, however few of them are wanted, so the cost does not grow with the queue.
+
+    Args:
+        models: only jobs of these; None: all.
+        older_than: beside them, those that were submitted so long ago.
+
+    Returns:
+        At most 200 jobs that are due, and where to go on; None: the queue is at its end.
+    """
+    wanted = {"models": None if models is None else list(models), "older_than": older_than}
+    passed = tx.exec_driver_sql(_WALK, {"queue": queue, **asdict(after), **wanted}).all()
+    chosen = [nth for nth, row in enumerate(passed) if row.wanted][:WINDOW]
+    last = chosen[-1] if len(chosen) == WINDOW else len(passed) - 1
+    rows = tx.exec_driver_sql(_THESE, {"ids": [passed[nth].id for nth in chosen], "rest": REST})
+    jobs = [Waiting(**row._mapping, position=0) for row in rows]
+    if last == len(passed) - 1 and len(passed) < STRIDE:
+        return jobs, None
+    return jobs, Cursor(**{name: getattr(passed[last], name) for name in Cursor.__dataclass_fields__})
 
 
 _CHOSEN: Final = f"""chosen AS (
@@ -261,3 +325,29 @@ def is_bought(tx: Connection, job_id: UUID, *, provider: str) -> bool:
         {"job_id": job_id, "provider": provider},
     ).first()
     return row is not None
+
+
+def left_queues(tx: Connection, job_id: UUID) -> frozenset[str]:
+    """Give the queues that a job was moved away from within the last minute."""
+    rows = tx.exec_driver_sql(_LEFT.format(job_id="%(job_id)s"), {"job_id": job_id, "rest": REST})
+    return frozenset(row.queue for row in rows)
+
+
+_CALLED_OFF: Final = """
+WITH orphaned AS (
+    SELECT c.id FROM upstream_calls c JOIN jobs ON jobs.id = c.job_id
+    WHERE c.state IN ('sending', 'accepted') AND jobs.finished_at < now() - %(after)s
+    ORDER BY c.id LIMIT 200 FOR UPDATE OF c SKIP LOCKED
+)
+UPDATE upstream_calls SET state = CASE state WHEN 'accepted' THEN 'failed' ELSE 'unknown' END,
+       ended_at = now(), error = coalesce(error, 'The job ended before it was asked what came of this call.')
+WHERE id = ANY (ARRAY(SELECT id FROM orphaned))
+"""
+
+
+def end_orphaned_calls(tx: Connection, *, after: timedelta) -> int:
+    """End the paid calls of jobs that ended so long ago, as nobody asks for them any more; gives how many.
+
+    A job may end between two attempts, where it is cancelled or given up. What its calls cost stays.
+    """
+    return tx.exec_driver_sql(_CALLED_OFF, {"after": after}).rowcount

@@ -55,6 +55,14 @@ class QueueState:
         return None
 
     @property
+    def serves(self) -> bool:
+        """Whether jobs are drawn here: one that is being probed only may be, so this is less than not away.
+
+        An account that is closed for good is probed after every opening of its breaker.
+        """
+        return self.away is None and self.condition.breaker is BreakerState.CLOSED
+
+    @property
     def paused(self) -> str | None:
         """Why it should be left alone although it is not away: its provider asked for a long pause."""
         if self.upstream is None or self.condition.closed_for <= LOADING.total_seconds():

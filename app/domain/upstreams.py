@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.domain.profiles import Name
 
@@ -16,6 +17,16 @@ def queue_of(upstream: str) -> str:
     return f"provider.{upstream}"
 
 
+def _reachable(base_url: str) -> str:
+    parts = urlsplit(base_url)  # ValueError for brackets that do not match
+    if parts.hostname is None or parts.port == 0:  # ValueError for a port beyond the last
+        raise ValueError("it has no host, or an impossible port")
+    if parts.hostname == "localhost" or parts.hostname.endswith(".localhost"):
+        # A name is never let into the machine's own loopback, whoever wrote it.
+        raise ValueError("write 127.0.0.1 or [::1] for localhost")
+    return base_url
+
+
 class Upstream(BaseModel):
     """An account at a provider that draws over HTTP.
 
@@ -23,7 +34,7 @@ class Upstream(BaseModel):
         name: what targets and DARKROOM_UPSTREAM_KEYS call it, and what `jobs.provider` says.
         api: whose words it speaks; `openai` is any server with OpenAI's images API.
         base_url: as its clients have it: https://modelslab.com/api, https://api.img-processing.com/v1,
-            https://api.realm.ai/v1, https://api.openai.com/v1.
+            https://api.realm.ai/v1, https://api.openai.com/v1. This machine is 127.0.0.1 or [::1].
         concurrency: jobs that may be with it at a time, over all workers.
         calls_per_minute: paid calls, over all workers; None: as many as it takes.
         timeout: for one HTTP exchange, in seconds.
@@ -39,7 +50,9 @@ class Upstream(BaseModel):
 
     name: Name
     api: Literal["modelslab", "imgprocessing", "realm", "openai"]
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$", max_length=400)]
+    base_url: Annotated[
+        str, Field(pattern=r"^https?://[^\s?#@]+$", max_length=400), AfterValidator(_reachable)
+    ]
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 4
     calls_per_minute: Annotated[int | None, Field(ge=1)] = None
     timeout: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(minutes=10))] = timedelta(seconds=60)

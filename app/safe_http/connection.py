@@ -18,6 +18,7 @@ from app.safe_http.line import Line, Meter, TlsLine, dial
 
 _MOST_TRIED: Final = 3
 """Addresses of one host that are connected to in turn."""
+_UNSENT: Final = "No request was written: the connection, or its TLS, did not come about."
 
 
 class GuardedConnection(HTTPConnection):
@@ -39,7 +40,11 @@ class GuardedConnection(HTTPConnection):
     def connect(self) -> None:
         """Connect to a checked address, and put the connection onto a fresh meter."""
         self._meter = self._meters()
-        super().connect()
+        try:
+            super().connect()
+        except Exception as error:
+            error.add_note(_UNSENT)
+            raise
         self._measure()
 
     def open(self) -> Line:
@@ -81,6 +86,19 @@ class GuardedConnection(HTTPConnection):
                 failure = NewConnectionError(self, f"{address}: {error}")
         assert failure is not None  # a gate gives at least one address
         raise failure
+
+
+def was_not_sent(error: BaseException) -> bool:
+    """Whether this error, or one that it holds, ended a guarded connection before a request was written.
+
+    An error of TLS is no sign of it by itself: the other side may send an alert, or a record that is broken,
+    where its answer should be.
+    """
+    # Not `__context__`: that may be an earlier exchange's error, which somebody was dealing with.
+    held = (*error.args, getattr(error, "reason", None), error.__cause__)
+    return _UNSENT in getattr(error, "__notes__", ()) or any(
+        was_not_sent(one) for one in held if isinstance(one, BaseException)
+    )
 
 
 class GuardedTlsConnection(GuardedConnection, HTTPSConnection):

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -37,7 +38,7 @@ def claimed(database: Database, job_id: UUID, worker: str = "w1", *, lease: time
     return found
 
 
-def complete(database: Database, job_id: UUID, *, attempt: int) -> bool:
+def complete(database: Database, job_id: UUID, *, attempt: int, cost: Decimal | None = None) -> bool:
     output = {**OUTPUT, "id": str(uuid7()), "key": f"{job_id}/{attempt}"}
     with database.autocommit() as tx:
         return jobs.settle_completed(
@@ -48,6 +49,7 @@ def complete(database: Database, job_id: UUID, *, attempt: int) -> bool:
             outputs=[output],
             retention=timedelta(hours=24),
             detail={},
+            cost=cost,
         )
 
 
@@ -145,6 +147,21 @@ def test_a_settle_that_is_repeated_changes_nothing(database: Database, account: 
     with database.autocommit() as tx:
         assert history.attempt_won(tx, job_id, attempt=1)
     assert len(rows.query(database, "SELECT 1 AS one FROM outputs")) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "cost", "after"),
+    [("0.01", "0.002", "0.012"), ("0.01", None, "0.01"), (None, "0.002", "0.002"), (None, None, None)],
+)
+def test_what_a_job_costs_is_what_all_who_drew_for_it_took(
+    database: Database, account: Account, before: str | None, cost: str | None, after: str | None
+) -> None:
+    job_id = rows.insert_job(database, account.id, cost=None if before is None else Decimal(before))
+    claimed(database, job_id)
+
+    assert complete(database, job_id, attempt=1, cost=None if cost is None else Decimal(cost))
+
+    assert rows.job(database, job_id).cost == (None if after is None else Decimal(after))
 
 
 def test_a_retry_makes_the_job_due_later_and_charges_it(database: Database, account: Account) -> None:

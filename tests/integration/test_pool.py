@@ -4,10 +4,11 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from app.db import Database, moves, upstreams
+from app.db import Database, jobs, moves, upstreams
 from app.settings import Settings
 from tests import rows
 from tests.conftest import Account
@@ -295,32 +296,28 @@ def test_an_account_with_few_jobs_is_not_moved_behind_one_with_many(
     assert [basin.queue(job_id) for job_id in few] == [GPU, GPU]
 
 
-# The cost
+# Paid calls that nobody asks for any more
 
 
-@pytest.mark.parametrize("skip", [0, 1000])
-def test_the_backlogs_depth_does_not_slow_a_look_for_jobs_to_move(
-    basin: Basin, database: Database, skip: int
+@pytest.mark.parametrize(
+    ("state", "becomes"), [("accepted", "failed"), ("sending", "unknown"), ("completed", "completed")]
+)
+def test_a_call_of_a_job_that_was_cancelled_between_two_attempts_does_not_stay_open(
+    basin: Basin, database: Database, state: str, becomes: str
 ) -> None:
-    basin.job()
-    rows.execute(
-        database,
-        """INSERT INTO jobs (id, account_id, dialect, operation, model, provider, queue, target_model, status,
-                             spec, output_prefix, max_attempts)
-           SELECT gen_random_uuid(), account_id, dialect, operation, model, provider, queue, target_model,
-                  status, spec, gen_random_uuid(), max_attempts
-           FROM jobs, generate_series(1, 20000)""",
-    )
-    rows.execute(database, "ANALYZE jobs")
+    cancelled, waiting = basin.job("bought", attempt=1), basin.job("bought", attempt=1)
+    for job_id in (cancelled, waiting):
+        buy(database, job_id, state)
+    with database.autocommit() as tx:
+        assert jobs.cancel(tx, cancelled, account_id=basin.account_id) == "cancelled"
 
-    with database.transaction() as tx:
-        statement = moves._WAITING.format(
-            only="AND model = ANY (%(models)s)", most=skip + moves.WINDOW, skip=skip
-        )
-        (plan,) = tx.exec_driver_sql(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement,
-            {"queue": GPU, "models": ["hill"], "rest": moves.REST},
-        ).scalars()
+    def states() -> dict[UUID, str]:
+        calls = rows.query(database, "SELECT job_id, state FROM upstream_calls")
+        return {call.job_id: call.state for call in calls}
 
-    blocks = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
-    assert blocks < 4 * moves.WINDOW + 2 * skip, f"{blocks} blocks were read"
+    basin.reroute()
+    assert set(states().values()) == {state}, "a worker may still be at it"
+
+    rows.execute(database, "UPDATE jobs SET finished_at = finished_at - interval '11 minutes'")
+    basin.reroute()
+    assert states() == {cancelled: becomes, waiting: state}

@@ -9,6 +9,8 @@ import pytest
 
 from app.db import Database, jobs
 from app.db.jobs import Claim
+from app.db.moves import Move
+from app.domain.breaker import LONGEST_OPENING
 from app.domain.job import Reason, Status
 from app.domain.spec import JobSpec
 from app.errors import (
@@ -26,7 +28,7 @@ from app.errors import (
 from app.settings import Settings
 from tests import invariants, rows
 from tests.conftest import Account
-from tests.targets import ANNEX, GPU, SHOP, Basin, break_, buy, dismiss, staff, with_targets
+from tests.targets import ANNEX, GPU, SHOP, Basin, break_, buy, dismiss, mend, staff, with_targets
 
 HOUR = timedelta(hours=1)
 
@@ -106,6 +108,41 @@ def test_a_worker_that_was_there_meanwhile_begins_the_time_anew(basin: Basin, da
 
     assert basin.reroute() == (0, 0)
     assert rows.job(database, job_id).status == "queued"
+
+
+def probed_for(basin: Basin, time: timedelta) -> int:
+    """Let each probe of the shop fail for this long; gives how many jobs were given up."""
+    given_up = 0
+    for _ in range(int(time / LONGEST_OPENING)):
+        break_(basin.database, "shop")
+        given_up += basin.reroute()[1]
+        basin.pass_by(LONGEST_OPENING)
+        rows.execute(basin.database, "UPDATE provider_state SET opened_until = now()")
+        given_up += basin.reroute()[1]
+    break_(basin.database, "shop")
+    return given_up + basin.reroute()[1]
+
+
+def test_an_upstream_that_fails_every_probe_is_nobody(basin: Basin, database: Database) -> None:
+    staff(database, SHOP)
+    old = basin.job("bought", created_at="now() - interval '2 hours'", tried=["annex/hills-2"])
+    assert probed_for(basin, HOUR * 0.9) == 0
+
+    assert probed_for(basin, HOUR * 0.2) == 1
+
+    job = rows.job(database, old)
+    assert (job.status, job.error_code) == ("failed", "unservable")
+    assert "upstream shop failed too often" in job.error_message
+
+
+def test_an_upstream_whose_probe_went_well_begins_the_time_anew(basin: Basin, database: Database) -> None:
+    staff(database, SHOP)
+    basin.job("bought", created_at="now() - interval '2 hours'", tried=["annex/hills-2"])
+    assert probed_for(basin, HOUR * 0.9) == 0
+    mend(database, "shop")
+    basin.reroute()
+
+    assert probed_for(basin, HOUR * 0.9) == 0
 
 
 def test_a_model_whose_worker_is_merely_busy_is_served(basin: Basin, database: Database) -> None:
@@ -234,6 +271,59 @@ def test_a_job_that_must_wait_its_turn_moves_only_where_it_starts_at_once(
     assert basin.pool.after_failure(claim, spec, ProviderBusy()) is not None
 
 
+def end(basin: Basin, claim: Claim, error: DarkroomError, move: Move | None) -> None:
+    """Let an attempt end as a worker ends it."""
+    with basin.database.autocommit() as tx:
+        assert jobs.end_attempt(
+            tx,
+            claim.job_id,
+            attempt=claim.attempt,
+            worker="w",
+            to_status=Status.FAILED if move is None else Status.QUEUED,
+            reason=Reason.FAILED if move is None else Reason.REROUTED,
+            charge=move is None,
+            error_code=error.code,
+            detail=None if move is None else move.detail,
+            move=None if move is None else move.place,
+        )
+
+
+@pytest.mark.parametrize("busy", [ProviderBusy(), Deferred()], ids=lambda error: error.code)
+def test_a_target_that_was_only_too_busy_is_open_again_to_a_job_after_a_minute(
+    basin: Basin, database: Database, busy: DarkroomError
+) -> None:
+    staff(database, SHOP)
+    staff(database, ANNEX)
+    job_id = basin.job("bought")
+    claim, spec = claimed(basin, job_id)
+    end(basin, claim, busy, basin.pool.after_failure(claim, spec, busy))
+    claim, spec = claimed(basin, job_id)
+    assert (claim.provider, claim.tried) == ("annex", [])
+
+    assert basin.pool.after_failure(claim, spec, busy) is None, "not to and fro"
+    rows.execute(database, "UPDATE job_events SET at = at - interval '61 s'")
+    move = basin.pool.after_failure(claim, spec, ProviderDown())
+
+    assert move is not None
+    assert move.place.provider == "shop"
+
+
+def test_jobs_that_had_to_wait_their_turn_may_be_moved_back_where_that_is_the_only_one_left(
+    basin: Basin, database: Database
+) -> None:
+    staff(database, SHOP)
+    staff(database, ANNEX)
+    job_id = basin.job("bought")
+    claim, spec = claimed(basin, job_id)
+    end(basin, claim, ProviderBusy(), basin.pool.after_failure(claim, spec, ProviderBusy()))
+    rows.execute(database, "UPDATE job_events SET at = at - interval '61 s'")
+
+    break_(database, "annex")
+
+    assert basin.reroute() == (1, 0)
+    assert basin.queue(job_id) == SHOP
+
+
 def test_a_failed_job_goes_through_its_targets_once_with_one_spec(basin: Basin, database: Database) -> None:
     for queue in (GPU, SHOP, ANNEX):
         staff(database, queue)
@@ -243,19 +333,7 @@ def test_a_failed_job_goes_through_its_targets_once_with_one_spec(basin: Basin, 
         claim, spec = claimed(basin, job_id)
         way.append(claim.provider)
         move = basin.pool.after_failure(claim, spec, ProviderRefused())
-        with database.autocommit() as tx:
-            jobs.end_attempt(
-                tx,
-                job_id,
-                attempt=claim.attempt,
-                worker="w",
-                to_status=Status.FAILED if move is None else Status.QUEUED,
-                reason=Reason.FAILED if move is None else Reason.REROUTED,
-                charge=move is None,
-                error_code="provider_refused",
-                detail=None if move is None else move.detail,
-                move=None if move is None else move.place,
-            )
+        end(basin, claim, ProviderRefused(), move)
         if move is None:
             break
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from app.domain import catalog
 from app.domain.catalog import Catalog, SizeLimits
 from app.domain.spec import Operation
+from app.domain.upstreams import Upstream
 from app.errors import SetupError, UnknownModel
 from workers import providers
 
@@ -94,3 +96,30 @@ def test_an_input_image_within_the_limits_keeps_its_size(width: int, height: int
     limits = SizeLimits(min=64, max=2048, multiple=1, max_pixels=2048 * 2048)
 
     assert limits.fit(width, height) == (width, height)
+
+
+def upstream_at(base_url: str) -> Upstream:
+    return Upstream.model_validate({"name": "shop", "api": "openai", "base_url": base_url})
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:8000/v1", "http://[::1]:8000", "https://api.openai.com/v1"]
+)
+def test_an_upstream_may_be_anywhere(base_url: str) -> None:
+    assert upstream_at(base_url).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("base_url", "why"),
+    [
+        ("http://localhost:8000/v1", "127.0.0.1"),
+        ("http://LOCALHOST/v1", "127.0.0.1"),
+        ("http://shop.localhost/v1", "127.0.0.1"),
+        ("http://shop:0/v1", "port"),
+        ("http://shop:99999/v1", "[Pp]ort"),
+        ("http://:80/v1", "host"),
+    ],
+)
+def test_an_upstream_where_no_worker_could_go_is_no_catalogue(base_url: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        upstream_at(base_url)

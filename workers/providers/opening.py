@@ -8,7 +8,7 @@ from app import safe_http
 from app.db import Database
 from app.domain.catalog import Catalog
 from app.domain.upstreams import Upstream
-from app.errors import DeviceBroken, SetupError
+from app.errors import DeviceBroken, ProviderDown, SetupError
 from app.settings import Settings
 from app.weights.hub import INSTALL
 from workers.providers.base import Provider
@@ -23,12 +23,16 @@ def upstream_provider(
     """Give the provider that draws through an upstream account.
 
     Raises:
-        SetupError: DARKROOM_UPSTREAM_ALLOW, or the host in `base_url`, is malformed.
+        ProviderDown: DARKROOM_UPSTREAM_ALLOW, or the host in `base_url`, is malformed: the operator must mend
+            that, and meanwhile another target of a job's model may draw it.
     """
     address = urlsplit(upstream.base_url)
     name = address.hostname or ""
     host = f"[{name}]" if ":" in name else name
-    guard = safe_http.for_upstreams(settings, host=f"{host}:{address.port or _PORTS[address.scheme]}")
+    try:
+        guard = safe_http.for_upstreams(settings, host=f"{host}:{address.port or _PORTS[address.scheme]}")
+    except SetupError as error:
+        raise ProviderDown(f"Upstream {upstream.name} cannot be reached: {error.message}") from error
     return UpstreamProvider(
         upstream=upstream,
         catalog=catalog,

@@ -92,7 +92,9 @@ class ImgProcessing:
         content = is_about_content(message, said.get("type")) or any(
             mark in message.lower() for mark in _CONTENT
         )
-        self._line.refuse(answer, message, content=content and answer.status in _REFUSED)
+        self._line.refuse(
+            answer, message, code=said.get("type"), content=content and answer.status in _REFUSED
+        )
 
 
 def _path_of(upstream_id: str) -> str:

@@ -23,13 +23,15 @@ from app.errors import (
     ProviderRefused,
     TooLarge,
 )
-from app.safe_http import Guard, guarded_pool
+from app.safe_http import Guard, guarded_pool, was_not_sent
 from workers.providers.upstream.promise import AnswerLost
+from workers.providers.upstream.words import is_about_account
 
 _LONGEST_TOLD: Final = 300
 _MAX_BYTES: Final = 96 * 1024 * 1024
 """Of an answer: ten images of 4 megapixels as base64 text are about that."""
-_DENIED: Final = frozenset({401, 402, 403})
+_DENIED: Final = frozenset({401, 402})
+"""These are about the whole account. A 403 may be about one model, or a feature that is not in the plan."""
 _BUSY: Final = frozenset({425, 429})
 _LOST: Final = frozenset({502, 504, 520, 524})
 """A gateway says these; what stands behind it may have taken the call."""
@@ -137,7 +139,7 @@ class Line:
                 "The provider's base_url leads where DARKROOM_UPSTREAM_ALLOW does not."
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, TooLarge) as error:
-            if _was_not_sent(error):
+            if was_not_sent(error):
                 raise ProviderDown("The provider cannot be reached.") from None
             raise AnswerLost("The provider's answer did not come whole, or not in time.") from None
 
@@ -146,20 +148,27 @@ class Line:
         plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
         return plain.replace(self._key, "…")[:_LONGEST_TOLD].strip() if self._key else plain[:_LONGEST_TOLD]
 
-    def refuse(self, answer: Answer, message: object, *, content: bool = False) -> NoReturn:
+    def refuse(
+        self, answer: Answer, message: object, *, code: object = None, content: bool = False
+    ) -> NoReturn:
         """Raise what an answer that is no success means.
 
         Args:
             message: the vendor's own words.
+            code: its code for them, where it has one.
             content: whether they say that it will not draw this.
         """
-        raise self._meaning(answer, self.told(message) or f"HTTP status {answer.status}", content=content)
+        says = self.told(message) or f"HTTP status {answer.status}"
+        shut = answer.status in _DENIED or (
+            answer.status == HTTPStatus.FORBIDDEN and is_about_account(code, message)
+        )
+        raise self._meaning(answer, says, content=content, shut=shut)
 
-    def _meaning(self, answer: Answer, says: str, *, content: bool) -> ProviderError:
+    def _meaning(self, answer: Answer, says: str, *, content: bool, shut: bool) -> ProviderError:
         status = answer.status
         if content:
             return ContentRefused(f"The provider will not draw this: {says}")
-        if status in _DENIED:
+        if shut:
             return ProviderDenied(f"The provider does not let us in ({status}): {says}")
         if status in _BUSY:
             return ProviderBusy("The provider takes no more calls now.", retry_after=_pause(answer))
@@ -168,18 +177,6 @@ class Line:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _LATER or status // 100 == _REDIRECTS:
             return ProviderDown(f"The provider answered {status}.", retry_after=_pause(answer))
         return ProviderRefused(f"The provider refused it: {says}")
-
-
-def _was_not_sent(error: Exception) -> bool:
-    """Whether the connection failed before the request was written."""
-    cause = error.args[0] if error.args else None
-    reason = getattr(cause, "reason", cause)  # of urllib3's MaxRetryError
-    return isinstance(error, requests.exceptions.SSLError) or isinstance(
-        reason,
-        urllib3.exceptions.NewConnectionError
-        | urllib3.exceptions.NameResolutionError
-        | urllib3.exceptions.ConnectTimeoutError,
-    )
 
 
 def _pause(answer: Answer) -> timedelta | None:

@@ -14,7 +14,14 @@ from app.domain.spec import Operation
 from app.errors import ContentRefused
 from workers.providers.upstream.line import Answer, Line
 from workers.providers.upstream.promise import AnswerLost, CallLost, Found, Order, Receipt
-from workers.providers.upstream.words import data_uri, is_about_content, seconds_of, sentence, text_of
+from workers.providers.upstream.words import (
+    data_uri,
+    is_about_account,
+    is_about_content,
+    seconds_of,
+    sentence,
+    text_of,
+)
 
 _PATHS = {
     Operation.TEXT_TO_IMAGE: "text2img",
@@ -25,6 +32,10 @@ _PATHS = {
 _FAILED: Final = frozenset({"error", "failed"})
 _FULL: Final = ("rate limit", "queued requests")
 """How it says that the account has as many jobs as it may, sometimes with HTTP 200."""
+_OF_THE_ACCOUNT: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED})
+_ITS_OWN: Final = "provider_error"
+"""Its code for an error that is not the order's."""
+_LATER: Final = ("try again later", "try again in", "under maintenance", "temporarily unavailable")
 
 
 class ModelsLab:
@@ -41,7 +52,7 @@ class ModelsLab:
         found = self._read(answer)
         if found.get("status") in _FAILED:
             # HTTP 200, as it says everything; nothing was made.
-            self._refuse(replace(answer, status=HTTPStatus.BAD_REQUEST), found)
+            self._refuse(replace(answer, status=_status_meant(found)), found)
         return _receipt(found, family=order.model)
 
     def ask(self, upstream_id: str, detail: Mapping[str, object]) -> Receipt:
@@ -55,7 +66,10 @@ class ModelsLab:
         if found.get("nsfw_content_detected") is True:
             raise ContentRefused("The provider will not draw this: it took its image for unsafe.")
         if found.get("status") in _FAILED:
-            message = _message(found)
+            message, meant = _message(found), _status_meant(found)
+            if found["status"] == "error" and meant in _OF_THE_ACCOUNT:
+                # That says nothing of the job, which may be done all the same.
+                self._refuse(replace(answer, status=meant), found)
             if is_about_content(message):
                 raise ContentRefused(f"The provider will not draw this: {self._line.told(message)}")
             raise CallLost(f"The provider's job failed: {self._line.told(message)}")
@@ -102,7 +116,7 @@ class ModelsLab:
 
     def _refuse(self, answer: Answer, found: Mapping[str, Any]) -> NoReturn:
         message = _message(found)
-        if any(words in message.lower() for words in _FULL):
+        if _is_full(message):
             answer = replace(answer, status=HTTPStatus.TOO_MANY_REQUESTS)
         told = text_of(found.get("retry_after"))
         if told is not None and "Retry-After" not in answer.headers:
@@ -114,6 +128,23 @@ class ModelsLab:
 def _message(found: Mapping[str, Any]) -> str:
     """Give its message; older endpoints spell the member in another way."""
     return sentence(found.get("message") or found.get("messege"))
+
+
+def _is_full(message: str) -> bool:
+    return any(words in message.lower() for words in _FULL)
+
+
+def _status_meant(found: Mapping[str, Any]) -> HTTPStatus:
+    """Give the status that an error should have had which came with HTTP 200."""
+    message = _message(found)
+    if _is_full(message):
+        return HTTPStatus.TOO_MANY_REQUESTS
+    if is_about_account(message):
+        return HTTPStatus.UNAUTHORIZED
+    if is_about_content(message):
+        return HTTPStatus.BAD_REQUEST
+    later = found.get("code") == _ITS_OWN or any(words in message.lower() for words in _LATER)
+    return HTTPStatus.SERVICE_UNAVAILABLE if later else HTTPStatus.BAD_REQUEST
 
 
 def _receipt(found: Mapping[str, Any], *, family: str) -> Receipt:

@@ -66,7 +66,7 @@ class OpenAI:
         if code == "insufficient_quota":
             answer = Answer(status=402, headers=answer.headers, body=b"")
         about = answer.status == HTTPStatus.BAD_REQUEST and is_about_content(code, message)
-        self._line.refuse(answer, message or "", content=about)
+        self._line.refuse(answer, message or "", code=code, content=about)
 
 
 def _files(order: Order) -> dict[str, tuple[str, bytes, str]]:

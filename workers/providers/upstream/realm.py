@@ -82,7 +82,7 @@ class Realm:
             error = None
         said = error if isinstance(error, dict) else {"message": error}
         content = answer.status in _REFUSED and is_about_content(said.get("code"), said.get("message"))
-        self._line.refuse(answer, sentence(said.get("message")), content=content)
+        self._line.refuse(answer, sentence(said.get("message")), code=said.get("code"), content=content)
 
 
 def _fields(order: Order) -> dict[str, object]:

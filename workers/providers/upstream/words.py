@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from typing import Any, Final
 
 from PIL import Image
@@ -16,6 +17,19 @@ _CONTENT: Final = (
     "sensitive content",
 )
 """Words by which vendors say that it is the content; not what a message about a parameter may hold."""
+_ACCOUNT: Final = (
+    "api key",
+    "api_key",
+    "apikey",
+    "invalid key",
+    "authenticat",
+    "credits",
+    "credit left",
+    "recharge",
+    "insufficient balance",
+    "insufficient funds",
+)
+"""Words by which they say that it is the whole account: its key, or its credit."""
 _LONGEST_WAIT: Final = 1e6
 """Seconds; no estimate is longer."""
 
@@ -34,8 +48,17 @@ def data_uri(image: Image.Image) -> str:
 
 def is_about_content(*words: object) -> bool:
     """Whether a vendor's words say that it will not draw what is wished."""
+    return _holds(words, _CONTENT)
+
+
+def is_about_account(*words: object) -> bool:
+    """Whether a vendor's words say that the key is not known, or that there is no credit."""
+    return _holds(words, _ACCOUNT)
+
+
+def _holds(words: Iterable[object], marks: Iterable[str]) -> bool:
     said = " ".join(str(word) for word in words).lower()
-    return any(mark in said for mark in _CONTENT)
+    return any(mark in said for mark in marks)
 
 
 def sentence(message: Any) -> str:
