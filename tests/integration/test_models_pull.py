@@ -67,16 +67,20 @@ LIGHTNING = {"light_4step.safetensors": weights(500, seed=6), "light_8step.safet
 @pytest.fixture(scope="module")
 def hub() -> Iterator[FakeHub]:
     with opened() as made:
-        made.repositories[BASE] = Shelved(files={**WANTED, **OF_THE_UNET, **UNWANTED})
-        made.repositories[LIGHT] = Shelved(files=LIGHTNING, licence=None)
-        made.repositories["acme/locked"] = Shelved(files=WANTED, gated=True)
-        made.repositories["acme/pickled"] = Shelved(files={"model_index.json": b"{}", **UNWANTED})
         yield made
+
+
+def fill(hub: FakeHub) -> None:
+    hub.repositories[BASE] = Shelved(files={**WANTED, **OF_THE_UNET, **UNWANTED})
+    hub.repositories[LIGHT] = Shelved(files=LIGHTNING, licence=None)
+    hub.repositories["acme/locked"] = Shelved(files=WANTED, gated=True)
+    hub.repositories["acme/pickled"] = Shelved(files={"model_index.json": b"{}", **UNWANTED})
 
 
 @pytest.fixture
 def home(tmp_path: Path, hub: FakeHub) -> Path:
     """A place whose settings name the hub and a catalogue of five profiles."""
+    fill(hub)
     hub.asked.clear()
     hub.stall_after = None
     hub.stalled.clear()
