@@ -29,8 +29,9 @@ up: $(VENV)/.runtime ## Serve on 127.0.0.1:$(PORT) until Ctrl-C
 gpu: $(VENV)/.engine ## Install the engine for GPUs of your own: PyTorch and diffusers, some GB
 	@echo "The GPU engine is installed. What it can draw, and how to get weights: $(BIN)/darkroom models list"
 
+# One thread each for the engine's tests: two processes on two cores whose threads wait for each other take minutes.
 test: $(VENV)/.dev $(if $(filter yes,$(ENGINE)),$(VENV)/.engine) ## Run all tests, in two processes with servers of their own
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

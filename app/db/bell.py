@@ -3,6 +3,8 @@
 A ring carries no data and may be lost; every listener also looks by itself once in a while.
 """
 
+import os
+import selectors
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +97,8 @@ class Listener:
         self._database = database
         self._callbacks = dict(callbacks)
         self._stopping = threading.Event()
+        self._calls: wake_up_calls | None = None
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
@@ -102,8 +106,11 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread within about a second."""
+        """End the thread."""
         self._stopping.set()
+        with self._lock:
+            if self._calls is not None:
+                self._calls.interrupt()
         self._thread.join(timeout=3)
 
     def _run(self) -> None:
@@ -114,12 +121,21 @@ class Listener:
                 self._stopping.wait(1)
 
     def _listen(self) -> None:
-        with wake_up_calls(self._database, *self._callbacks) as wait:
-            for callback in self._callbacks.values():
-                callback()
-            while not self._stopping.is_set():
-                for channel in wait(timedelta(seconds=1)):
-                    self._callbacks[channel]()
+        calls = wake_up_calls(self._database, *self._callbacks)
+        with calls as wait:
+            self._set(calls)
+            try:
+                for callback in self._callbacks.values():
+                    callback()
+                while not self._stopping.is_set():
+                    for channel in wait(timedelta(seconds=1)):
+                        self._callbacks[channel]()
+            finally:
+                self._set(None)
+
+    def _set(self, calls: "wake_up_calls | None") -> None:
+        with self._lock:
+            self._calls = calls
 
 
 class wake_up_calls:  # noqa: N801 - used as a context manager, reads as a function
@@ -137,21 +153,37 @@ class wake_up_calls:  # noqa: N801 - used as a context manager, reads as a funct
 
     def __enter__(self) -> Callable[[timedelta], set[str]]:
         self._connection = self._database.listen_connection()
+        self._interrupted, self._interrupts = os.pipe()
         try:
             with translated():
                 for channel in self._channels:
                     self._connection.execute(f'LISTEN "{channel}"'.encode())
         except BaseException:
-            self._connection.close()
+            self.__exit__()
             raise
         return self._wait
 
     def __exit__(self, *_exc: object) -> None:
         self._connection.close()
+        os.close(self._interrupted)
+        os.close(self._interrupts)
+
+    def interrupt(self) -> None:
+        """End the wait that is under way, or the next one, at once; from any thread, inside the context."""
+        os.write(self._interrupts, b".")
 
     def _wait(self, timeout: timedelta) -> set[str]:
         with translated():
-            first = {
-                n.channel for n in self._connection.notifies(timeout=timeout.total_seconds(), stop_after=1)
-            }
-            return first | {n.channel for n in self._connection.notifies(timeout=0)}
+            if heard := self._heard():
+                return heard
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._connection.fileno(), selectors.EVENT_READ)
+                interruption = selector.register(self._interrupted, selectors.EVENT_READ)
+                ready = selector.select(timeout.total_seconds())
+            if interruption in {key for key, _ in ready}:
+                os.read(self._interrupted, 1)
+            return self._heard()
+
+    def _heard(self) -> set[str]:
+        """Give what came until now; psycopg's own wait cannot be interrupted."""
+        return {notification.channel for notification in self._connection.notifies(timeout=0)}

@@ -150,7 +150,7 @@ def test_a_stack_that_is_killed_leaves_nothing_behind_and_keeps_jobs_and_picture
         url = first.completed(job_id)["results"][0]["url"]
         picture = requests.get(url, timeout=10).content
 
-        running = first.submit(width=2048, height=2048, numOutputs=2)
+        running = first.submit(width=1600, height=1600, numOutputs=2)
         eventually(
             lambda: first.job(running)["status"] == "processing", within=30, what="a job is being drawn"
         )

@@ -17,6 +17,7 @@ from app.local.machine import Machine
 from app.local.state import settle_port
 from app.settings import Settings, environment_of_child
 from app.storage import open_store
+from tests.waiting import eventually
 
 SECRET_KEY = "secret-of-a-test-run"
 
@@ -48,9 +49,12 @@ class Server:
             assert not self._ends_within(0.02), self._program.log.read_text()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; returns at once."""
+        """Send a signal; returns at once, but when it is to stop: then when its last thread stands still."""
         assert self._process
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            threads = Path(f"/proc/{self._process.pid}/task")
+            eventually(lambda: all(_stands_still(thread) for thread in threads.iterdir()), within=5)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the process with this signal, and return when it is gone."""
@@ -66,6 +70,11 @@ class Server:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+
+def _stands_still(thread: Path) -> bool:
+    # The name in brackets may hold anything.
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def rclone(state: Path) -> Server:
