@@ -37,8 +37,8 @@ class Placing:
     def moved(self, claim: Claim, spec: JobSpec, outcome: Outcome) -> Outcome:
         """Give the outcome that moves the job to another target, if one can cure it; else the same one.
 
-        A move is not charged: a target that failed the job is not asked again, one that was merely busy may be,
-        after a minute.
+        A move is not charged: a target that failed the job is not asked again; one that was merely busy may
+        be, after a minute.
         """
         assert outcome.error is not None
         move = self._pool.after_failure(claim, spec, outcome.error)
