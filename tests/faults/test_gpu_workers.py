@@ -75,13 +75,14 @@ def test_a_broken_gpu_ends_its_process_and_fails_only_the_job_that_breaks_it(
 ) -> None:
     bad = house.submit("tiny", prompt="short-circuit")
     good = [house.submit("tiny") for _ in range(3)]
-    jobs = [bad, *good]
 
     first = _breaking_worker(house)
     house.until(lambda: not first.alive, within=90)
     assert first.exit_status() == 70, "in order, but so that whoever starts it does so again"
-    assert [house.job(job_id).status for job_id in jobs] == ["queued"] * 4
-    assert house.job(bad).batch_key is None, "it is drawn alone now"
+    assert house.job(bad).status == "queued"
+    assert house.job(bad).failures == 1
+    # Whoever had the first turn: those that were drawn before it broke stay drawn.
+    assert {house.job(job_id).status for job_id in good} <= {"queued", "completed"}
     if not request.config.getoption("--long"):
         return
 
