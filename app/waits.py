@@ -186,7 +186,7 @@ class Waits:
                 self._look()
             except DatabaseDown:
                 log.warning("waits_look_again", waiting=len(self._waiters))
-            time.sleep(_SHORTEST_PAUSE)
+            time.sleep(_SHORTEST_PAUSE)  # rings that come close together are one look
 
     def _look(self) -> None:
         with self._changed:

@@ -147,7 +147,7 @@ def _drain_bare(run: Run, programs: _Programs, broker: Broker, jobs: int) -> _Dr
         times.extend([time.monotonic()] * (done - len(times)))
         if time.monotonic() > end:
             raise SetupError(f"the bare worker did {done} of {jobs} tasks in {_STUCK}")
-        time.sleep(0.01)
+        time.sleep(0.01)  # a queue that runs dry rings no bell
     return _Drained(rate=steady_rate(times), cpu=_per_job(before, _cpu(run, programs), jobs))
 
 

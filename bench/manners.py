@@ -116,7 +116,7 @@ def _beyond_threads(_house: House, port: int) -> str:
     began = time.monotonic()
     with ThreadPoolExecutor(THREADS * 5) as people:
         holders = [people.submit(fetch, port, "/bench/slow?seconds=3") for _ in range(THREADS)]
-        time.sleep(0.3)
+        time.sleep(0.3)  # until each of them has its thread, which the server does not tell
         late = [people.submit(fetch, port, "/bench/open") for _ in range(THREADS * 4)]
     served = sum(one.exception() is None and bool(one.result()) for one in [*holders, *late])
     return f"{served} of {len(holders) + len(late)} served in {time.monotonic() - began:.1f} s"
@@ -127,7 +127,7 @@ def _survives_leftovers(_house: House, port: int) -> str:
     lazy = [Client(port) for _ in range(_LAZY)]
     for client in lazy:
         client.get("/bench/open")
-    time.sleep(0.2)
+    time.sleep(0.2)  # until the server is through with its own side of the closing
     began = time.monotonic()
     fetch(port, "/bench/open")
     took = time.monotonic() - began
@@ -145,7 +145,7 @@ def _drains(program: Running, port: int) -> str:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.5)
+    time.sleep(0.5)  # until the request is being worked on, which the server does not tell
     began = time.monotonic()
     program.send(signal.SIGTERM)
     ended = wait_until(lambda: program.has_ended, within=timedelta(seconds=20))

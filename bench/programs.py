@@ -115,7 +115,7 @@ def wait_until(condition: Callable[[], bool], *, within: timedelta, every: float
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(every)
+        time.sleep(every)  # any condition; few of them ring a bell
     return True
 
 

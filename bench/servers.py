@@ -83,7 +83,7 @@ def _waiting(side: _Side, *, seconds: float) -> Iterator[None]:
     yield
     for client in clients:
         client.close()
-    time.sleep(0.1)
+    time.sleep(0.1)  # until the server has seen them leave
     if clients:  # a thread may notice only with its next line that nobody reads
         wait_until(lambda: manners.open_waits(side.port) == 0, within=timedelta(seconds=seconds + 5))
 

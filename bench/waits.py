@@ -37,7 +37,7 @@ class Waits:
             return self._stream(seconds)
         if path == "/bench/slow":
             self._count(+1)
-            time.sleep(seconds)
+            time.sleep(seconds)  # the slow request itself
             self._count(-1)
         body = str(self._open).encode()
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
@@ -49,7 +49,7 @@ class Waits:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 yield b": still here\n\n"
-                time.sleep(min(_EVERY, max(0.0, end - time.monotonic())))
+                time.sleep(min(_EVERY, max(0.0, end - time.monotonic())))  # the stream's own pace
         finally:
             self._count(-1)
 

@@ -39,7 +39,7 @@ class ModelsLab:
         while answer["status"] == "processing":
             if time.monotonic() > end:
                 sys.exit(f"not done within {GIVE_UP_SECONDS:g} s; fetch it later: {fetch_result}")
-            time.sleep(min(pause, LONGEST_PAUSE))
+            time.sleep(min(pause, LONGEST_PAUSE))  # as its documentation asks for
             answer = self._post(str(fetch_result), {})
         return answer
 

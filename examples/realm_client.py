@@ -50,7 +50,7 @@ class Realm:
                 return results
             if job["status"] == "failed":
                 sys.exit(f"{job_id} failed: {job['errorCode']}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # that API has no other way to wait
         sys.exit(f"{job_id} did not end within {GIVE_UP_SECONDS:g} s")
 
     def save(self, result: dict[str, Any], path: Path) -> None:

@@ -9,8 +9,8 @@ No result backend, no ETA, no retries, no events: the row in Postgres is the job
 import mmap
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Final
 
@@ -110,6 +110,7 @@ class WorkerProcess:
     def __init__(self, settings: Settings, *, queues: list[str], slots: int) -> None:
         self.settings = settings
         self._queues = queues
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="warm-up")
         self.database = connect(settings, pool_size=slots + 3, application_name="darkroom worker")
         self.storage = open_store(settings)
         known = catalog.load(settings.models_file, offered=settings.models)
@@ -167,27 +168,27 @@ class WorkerProcess:
         """
         self._doorbell.start()
         warm = self.settings.gpu_warm if any(name.startswith(GPU) for name in self._queues) else ()
-        slots = self._leases.slots
         if warm:
-            self._leases.slots = 0
-            threading.Thread(target=self._warm_up, args=(warm, slots), name="warm-up", daemon=True).start()
+            slots, self._leases.slots = self._leases.slots, 0
+            loads = {model: self._loader.submit(self.providers.warm, model) for model in warm}
+            self._loader.submit(self._take_jobs, loads, slots)
         self._leases.start()
         self._doorbell.ring()
 
     def close(self) -> None:
-        """Sign off."""
+        """Sign off; models that are not yet loaded are not."""
+        self._loader.shutdown(wait=False, cancel_futures=True)
         self.runner.close()
         self._leases.stop()
         self._doorbell.stop()
         self.database.close()
 
-    def _warm_up(self, models: Sequence[str], slots: int) -> None:
-        with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as loader:
-            for model in models:
-                error = loader.submit(self.providers.warm, model).exception()
-                if error is not None:
-                    # Other models' jobs can be drawn; those of this one will say the same.
-                    _log.warning("warm_up_failed", model=model, error=str(error), exc_info=_unforeseen(error))
+    def _take_jobs(self, loads: Mapping[str, Future[None]], slots: int) -> None:
+        """Announce the slots, after the one thread that loads has ended all that was to be loaded."""
+        for model, loaded in loads.items():
+            if (error := loaded.exception()) is not None:
+                # Other models' jobs can be drawn; those of this one will say the same.
+                _log.warning("warm_up_failed", model=model, error=str(error), exc_info=_unforeseen(error))
         self._leases.slots = slots
         self._leases.beat_now()
 

@@ -165,7 +165,7 @@ class Deliverer:
                 failures += 1
                 if time.monotonic() > until:
                     raise
-                time.sleep(wait_between(failures).total_seconds())
+                time.sleep(wait_between(failures).total_seconds())  # while Postgres is away
 
 
 def _told_of(error: DarkroomError) -> str:

@@ -136,7 +136,7 @@ class Settler:
                 if time.monotonic() > until:
                     log.warning("settle_given_up", tries=failures)
                     return None
-                time.sleep(wait_between(failures).total_seconds())
+                time.sleep(wait_between(failures).total_seconds())  # while Postgres is away
 
     def _delete(self, stored: tuple[Stored, ...]) -> None:
         """Delete the objects of an attempt that did not win; what fails stays behind, served to nobody."""

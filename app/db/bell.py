@@ -75,7 +75,7 @@ class Doorbell:
                 self._ring_now(channels)
             if is_last:
                 return
-            time.sleep(_SHORTEST_PAUSE)
+            time.sleep(_SHORTEST_PAUSE)  # rings of the meantime go out as one
 
     def _ring_now(self, channels: Sequence[str]) -> None:
         statement = "; ".join(f'NOTIFY "{channel}"' for channel in channels)

@@ -130,7 +130,7 @@ class _Client:
                 show(1.0)
                 return job
             show(job["progress"])
-            time.sleep(0.1)
+            time.sleep(0.1)  # the steps of what a terminal shows
         raise DarkroomError(f"The demo's job {job_id} was not done within {_PATIENCE.seconds} s.")
 
 

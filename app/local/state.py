@@ -82,7 +82,7 @@ def locked(state: Path) -> Iterator[int]:
                 raise SetupError(
                     f"servers of an earlier stack still run; `fuser {servers.name}` names them, end them"
                 )
-            time.sleep(0.02)
+            time.sleep(0.02)  # flock has no timeout
         yield servers.fileno()
 
 

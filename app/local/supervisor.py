@@ -103,7 +103,7 @@ class Supervisor:
                 with self._ending(child):
                     self._look_whether_ready(child)
             waiting = [child for child in waiting if not child.is_ready]
-            time.sleep(POLL_SECONDS if waiting else 0)
+            time.sleep(POLL_SECONDS if waiting else 0)  # a port that opens rings no bell
 
     def watch(self, *, until: Callable[[], bool], within: timedelta | None = None) -> bool:
         """Restart what dies until `until()` is true; give whether that came before `within` was over.
@@ -117,7 +117,7 @@ class Supervisor:
                 return False
             for child in tuple(self._children):
                 self._look_after(child)
-            time.sleep(WATCH_SECONDS)
+            time.sleep(WATCH_SECONDS)  # it has several children and conditions to look at
         return True
 
     def run_until_stopped(self, *, announce: Callable[[], None] = lambda: None) -> None:
@@ -230,7 +230,7 @@ class Supervisor:
             if hurry or overdue or (signals and signals.seen):
                 child.kill()
                 what = Happened.KILLED
-            time.sleep(POLL_SECONDS / 2)
+            time.sleep(POLL_SECONDS / 2)  # a second Ctrl-C is heard in between
         with contextlib.suppress(ValueError):  # a stop from a signal handler was faster
             self._children.remove(child)
         if was_running:

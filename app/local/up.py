@@ -184,19 +184,22 @@ def _worker(
         argv,
         ready=lambda: _is_served(database, first),
         stop_within=stop_within,
-        changes=_gpu(first),
+        changes=_gpu(first, environment_of_child().get("CUDA_VISIBLE_DEVICES")),
     )
 
 
-def _gpu(queue: str) -> dict[str, str]:
-    """Let a worker of `gpu.1` see the second GPU only, of those that this process sees."""
+def _gpu(queue: str, seen: str | None) -> dict[str, str]:
+    """Let a worker of `gpu.1` see the second GPU only, of those that this process sees.
+
+    Args:
+        seen: CUDA_VISIBLE_DEVICES of this process; None: it is not set.
+    """
     number = gpu_of(queue)
     if number is None:
         return {}
-    seen = environment_of_child().get("CUDA_VISIBLE_DEVICES")
-    several = seen.split(",") if seen else []
     if seen is None:
         return {"CUDA_VISIBLE_DEVICES": number}
+    several = seen.split(",") if seen else []
     # Where fewer are seen than the queue's number says, the operator has chosen for all of them.
     return {"CUDA_VISIBLE_DEVICES": several[int(number)]} if int(number) < len(several) else {}
 

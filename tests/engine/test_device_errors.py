@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="the extra gpu is not installed")
 import torch
 
 from app.domain import catalog
-from app.errors import DeviceBroken, SetupError
+from app.errors import DeviceBroken
 from app.settings import Settings, load_without_servers
 from workers.providers.diffusers.device import is_device_fault, is_out_of_memory
 from workers.providers.opening import gpu_engine
@@ -101,15 +101,16 @@ def settings_with(folder: Path, device: str) -> Settings:
     return load_without_servers(folder).model_copy(update={"gpu_device": device, "models_folder": folder})
 
 
-def test_a_gpu_that_does_not_answer_when_the_engine_is_made_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "why"), [("dead", "Expected one of"), ("cuda:99", "DARKROOM_GPU_DEVICE is cuda:99")]
+)
+def test_an_engine_that_cannot_run_here_ends_the_process_and_charges_nobody(
+    tmp_path: Path, device: str, why: str
+) -> None:
     told: list[str] = []
-    with pytest.raises(DeviceBroken, match="the GPU does not answer: Expected one of"):
-        gpu_engine(settings_with(tmp_path, "dead"), catalog.load(), on_broken=told.append)
+    with pytest.raises(DeviceBroken, match=f"the GPU engine cannot run here: {why}") as caught:
+        gpu_engine(settings_with(tmp_path, device), catalog.load(), on_broken=told.append)
 
-    assert len(told) == 1
-    assert told[0].startswith("RuntimeError: Expected one of")
-
-
-def test_a_gpu_that_was_never_there_is_the_operators_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="DARKROOM_GPU_DEVICE is cuda:99"):
-        gpu_engine(settings_with(tmp_path, "cuda:99"), catalog.load(), on_broken=pytest.fail)
+    assert told == [caught.value.message]
+    assert not caught.value.charged
+    assert caught.value.retryable

@@ -64,6 +64,7 @@ def test_an_ipv6_address_is_named_in_brackets() -> None:
 
 def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        # What is to be shown is that nobody reads them, so they must be there.
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with stranger(answers(PICTURE)) as host:
         assert guard().fetch(host.url).data == PICTURE

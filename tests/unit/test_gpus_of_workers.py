@@ -17,27 +17,14 @@ from app.local.up import _gpu
     ],
 )
 def test_a_worker_sees_the_gpu_of_its_queue_of_those_there_are(
-    monkeypatch: pytest.MonkeyPatch, seen: str | None, queue: str, gets: str
+    seen: str | None, queue: str, gets: str
 ) -> None:
-    given(monkeypatch, seen)
-
-    assert _gpu(queue) == {"CUDA_VISIBLE_DEVICES": gets}
+    assert _gpu(queue, seen) == {"CUDA_VISIBLE_DEVICES": gets}
 
 
 @pytest.mark.parametrize(
     ("seen", "queue"),
     [(None, "gpu.big"), (None, "cpu"), ("2,3", "cpu"), ("2,3", "gpu.2"), ("5", "gpu.1"), ("", "gpu.0")],
 )
-def test_otherwise_it_sees_what_everybody_sees(
-    monkeypatch: pytest.MonkeyPatch, seen: str | None, queue: str
-) -> None:
-    given(monkeypatch, seen)
-
-    assert _gpu(queue) == {}
-
-
-def given(monkeypatch: pytest.MonkeyPatch, seen: str | None) -> None:
-    if seen is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+def test_otherwise_it_sees_what_everybody_sees(seen: str | None, queue: str) -> None:
+    assert _gpu(queue, seen) == {}

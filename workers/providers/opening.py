@@ -10,7 +10,6 @@ from app.domain.catalog import Catalog
 from app.domain.upstreams import Upstream
 from app.errors import DeviceBroken, ProviderDown, SetupError
 from app.settings import Settings
-from app.weights.hub import INSTALL
 from workers.providers.base import Provider
 from workers.providers.upstream import UpstreamProvider
 
@@ -46,25 +45,29 @@ def gpu_engine(settings: Settings, catalog: Catalog, *, on_broken: Callable[[str
     """Give the engine that draws the catalogue's profiles on this process's device.
 
     Raises:
-        SetupError: the extra `gpu` is not installed, or there is no such device.
-        DeviceBroken: there is, and it does not answer.
+        DeviceBroken: it cannot run here, as a library or the device is missing or does not answer. This
+            process is told to end: another one may be able to, and no job is charged for it.
     """
     try:
-        quiet_libraries()
-        from workers.providers import diffusers  # noqa: PLC0415 - it imports torch, which takes seconds
-    except (ImportError, OSError) as error:
-        raise SetupError(f"the GPU engine is not installed ({error}); {INSTALL}") from error
-    try:
-        device = diffusers.Device(
-            settings.gpu_device, reserve=settings.gpu_reserve_bytes, budget=settings.gpu_model_bytes
-        )
-    except RuntimeError as error:
-        on_broken(f"{type(error).__name__}: {error}")
-        raise DeviceBroken(f"the GPU does not answer: {error}") from error
+        return _engine(settings, catalog, on_broken)
+    except (ImportError, OSError, RuntimeError, SetupError) as error:
+        why = f"the GPU engine cannot run here: {error}"
+        on_broken(why)
+        broken = DeviceBroken(why)
+        broken.charged = False
+        raise broken from error
+
+
+def _engine(settings: Settings, catalog: Catalog, on_broken: Callable[[str], None]) -> Provider:
+    quiet_libraries()
+    from workers.providers import diffusers  # noqa: PLC0415 - it imports torch, which takes seconds
+
     return diffusers.Diffusers(
         profiles={profile.name: profile for profile in catalog.profiles},
         folder=settings.models_folder,
-        device=device,
+        device=diffusers.Device(
+            settings.gpu_device, reserve=settings.gpu_reserve_bytes, budget=settings.gpu_model_bytes
+        ),
         on_broken=on_broken,
     )
 

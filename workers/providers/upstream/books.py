@@ -109,4 +109,4 @@ def _until_written(write: Callable[[], _T]) -> _T:
             if time.monotonic() > end:
                 log.warning("call_not_written", tries=failures)
                 raise
-            time.sleep(wait_between(failures).total_seconds())
+            time.sleep(wait_between(failures).total_seconds())  # while Postgres is away

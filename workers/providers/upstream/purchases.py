@@ -300,7 +300,7 @@ class Purchase:
         end = time.monotonic() + seconds
         self._attempt.check()
         while (left := end - time.monotonic()) > 0:
-            time.sleep(min(_SLICE, left))
+            time.sleep(min(_SLICE, left))  # the vendor rings no bell
             self._attempt.check()
             self._visit.check()
 
